@@ -1,0 +1,34 @@
+"""Limits: every bound on what a stranger's file may ask for.
+
+Lives here: the numbers, each with its reason. Lives elsewhere: the checks, in whatever room meets the number.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on what reading one file may take. Pass your own as `limits=` to any verb.
+
+    Args:
+        header_bytes: largest header of a safetensors file, in bytes. 100 MB is the format's own cap.
+        depth: deepest nesting of containers in a state.
+        values: most values, containers and tensors counted together, in one structure.
+        digits: most digits of one integer kept as text.
+        rank: most dimensions of one tensor; NumPy has no more.
+
+    Example:
+        >>> import tensorkeep as tk
+        >>> tk.Limits(depth=20).depth
+        20
+    """
+
+    header_bytes: int = 100_000_000
+    depth: int = 200
+    values: int = 20_000_000
+    digits: int = 4_000
+    rank: int = 64
+
+
+DEFAULT_LIMITS: Final = Limits()

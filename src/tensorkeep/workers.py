@@ -1,0 +1,124 @@
+"""Workers: the one way to use threads.
+
+Lives here: running jobs side by side, a bound on how many wait, the first error, progress.
+Lives elsewhere: what a job does. The heavy calls in it (hashing, reading, writing, copying) release the GIL.
+
+No thread outlives a call: a process that forks later inherits no dead pool.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes done and the bytes in all, from one thread at a time."""
+
+Job = tuple[int, Callable[[], None]]
+"""What a worker runs, behind the number of bytes it moves forward."""
+
+MAX_THREADS: Final = 16  # more than a disk or a memory bus can feed
+
+
+def thread_count() -> int:
+    """Threads as many as the process may use, or what `TENSORKEEP_THREADS` says.
+
+    Raises:
+        ValueError: `TENSORKEEP_THREADS` is no whole number above 0.
+    """
+    wanted = os.environ.get("TENSORKEEP_THREADS", "")
+    if wanted:
+        if not wanted.isascii() or not wanted.isdigit() or int(wanted) < 1:
+            raise ValueError(f"TENSORKEEP_THREADS is {wanted!r}; it takes a whole number above 0")
+        return int(wanted)
+    try:
+        available = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows have no affinity to ask for
+        available = os.cpu_count() or 1
+    return min(available, MAX_THREADS)
+
+
+class _Shared:
+    """What the threads of one call have in common: the jobs, how far they are, the first error."""
+
+    def __init__(self, jobs: Iterable[Job], nbytes: int, progress: Progress | None) -> None:
+        self.jobs: Iterator[Job] = iter(jobs)
+        self.nbytes, self.done, self.progress = nbytes, 0, progress
+        self.lock = threading.Lock()
+        self.error: BaseException | None = None
+
+    def next(self) -> Job | None:
+        """The next job, made under the lock: an iterator of jobs need not be thread-safe."""
+        with self.lock:
+            return None if self.error is not None else next(self.jobs, None)
+
+    def finished(self, nbytes: int) -> None:
+        with self.lock:
+            self.done += nbytes
+            if self.progress is not None and self.error is None:
+                self.progress(self.done, self.nbytes)
+
+    def failed(self, error: BaseException) -> None:
+        with self.lock:
+            if self.error is None:
+                self.error = error
+
+
+def _work(shared: _Shared) -> None:
+    try:
+        while (job := shared.next()) is not None:
+            nbytes, call = job
+            call()
+            shared.finished(nbytes)
+    except BaseException as error:  # a thread ends here; the caller raises what is passed on
+        shared.failed(error)
+
+
+def run(jobs: Iterable[Job], *, nbytes: int, progress: Progress | None = None) -> None:
+    """Run jobs on as many threads as pay, and return when all are done or the first one failed.
+
+    A job is taken from the iterable only when a thread is free for it, so a lazy iterable bounds what is in flight. The calling
+    thread works too. After an error, or Ctrl-C, no new job is begun; those under way are waited for.
+
+    Args:
+        jobs: what to run, in this order.
+        nbytes: the bytes of all jobs together; a small amount is not worth a thread.
+        progress: told how far it is.
+
+    Raises:
+        BaseException: what the first failing job, or `progress`, raised.
+    """
+    shared = _Shared(jobs, nbytes, progress)
+    helpers = [
+        threading.Thread(target=_work, args=(shared,), name=f"tensorkeep-{number}", daemon=True)
+        for number in range(min(thread_count(), 1 + nbytes // SMALL) - 1)
+    ]
+    started: list[threading.Thread] = []
+    try:
+        for helper in helpers:
+            try:
+                helper.start()
+            except RuntimeError:  # no more threads to be had: those there do the work
+                break
+            started.append(helper)
+        _work(shared)
+    except BaseException as error:  # Ctrl-C between two jobs
+        shared.failed(error)
+    for helper in started:
+        _join(helper, shared)
+    if shared.error is not None:
+        raise shared.error
+
+
+def _join(helper: threading.Thread, shared: _Shared) -> None:
+    """Wait for a thread to end whatever happens: it may be writing into the caller's memory."""
+    while True:
+        try:
+            helper.join()
+        except KeyboardInterrupt as error:
+            shared.failed(error)
+            continue
+        return
+
+
+SMALL: Final = 4 << 20  # bytes a thread should have to do before another one is started
