@@ -78,7 +78,7 @@ class CorruptError(TensorkeepError, ValueError):
 
 
 class UnsupportedError(TensorkeepError, TypeError):
-    """A value that a file cannot keep.
+    """A value that a file cannot keep, or NumPy cannot show. Raised before anything is written.
 
     Attributes:
         path: where it stands in the state.
@@ -88,7 +88,7 @@ class UnsupportedError(TensorkeepError, TypeError):
 
     def __init__(self, path: str, reason: str, *, hint: str = "") -> None:
         self.path, self.reason, self.hint = path, reason, hint
-        super().__init__(f"{path or '(the state itself)'}: {reason}. Nothing was written." + (f"\n  {hint}" if hint else ""))
+        super().__init__(f"{path or '(the state itself)'}: {reason}" + (f"\n  {hint}" if hint else ""))
 
 
 class MismatchError(TensorkeepError, ValueError):

@@ -15,7 +15,6 @@ class Limits:
         header_bytes: largest header of a safetensors file, in bytes. 100 MB is the format's own cap.
         depth: deepest nesting of containers in a state.
         values: most values, containers and tensors counted together, in one structure.
-        digits: most digits of one integer kept as text.
         rank: most dimensions of one tensor; NumPy has no more.
 
     Example:
@@ -27,7 +26,6 @@ class Limits:
     header_bytes: int = 100_000_000
     depth: int = 200
     values: int = 20_000_000
-    digits: int = 4_000
     rank: int = 64
 
 

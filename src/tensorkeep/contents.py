@@ -1,0 +1,116 @@
+"""Contents: what stands in an opened file, folder or checkpoint.
+
+Lives here: `Contents` and `Finding`, and `Storage`, the protocol of whatever holds the bytes of many tensors at once.
+Lives elsewhere: who fills them (modelfile, formats).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self
+
+from tensorkeep.tensors import Array, LazyTensor
+from tensorkeep.tree import Tree
+from tensorkeep.workers import Progress
+
+Placed = tuple["memoryview | Array", int]
+"""Where the bytes of a tensor are in memory: a buffer, and the offset of the first one."""
+
+
+class Storage(Protocol):
+    """Holds the bytes of many tensors, and handles them together: in file order, in parallel, in few calls."""
+
+    def check(self, tensors: Iterable[LazyTensor], progress: Progress | None) -> None:
+        """Compare the bytes of these tensors with their digests, where there are any.
+
+        Raises:
+            CorruptError: they differ.
+        """
+
+    def place(self, tensors: Sequence[LazyTensor], progress: Progress | None) -> list[Placed]:
+        """The checked bytes of these tensors in memory that the caller may write to: mapped, or of their own."""
+
+    def fill(self, pairs: Sequence[tuple[LazyTensor, memoryview]], progress: Progress | None) -> None:
+        """Read tensors straight into memory of the caller, unchecked: `check` has been there before."""
+
+    def survey(self, progress: Progress | None) -> list[tuple[str, int, int]]:
+        """All damage, as path, first byte of the file, and the byte after the last."""
+
+    def identity(self) -> object:
+        """What would be another if the file changed in between."""
+
+    def close(self) -> None:
+        """Let go of the file. Arrays that were handed out live on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something in a file that would be dangerous when loaded the usual way.
+
+    Attributes:
+        severity: dangerous, unknown or harmless.
+        place: where in the file.
+        what: what it would have done.
+    """
+
+    severity: Literal["dangerous", "unknown", "harmless"]
+    place: str
+    what: str
+
+
+@dataclass(slots=True)
+class Contents:
+    """What stands in an opened file: a context manager whose `tensors` are read when touched.
+
+    Attributes:
+        file: the file as it was named.
+        format: which format it is, such as `tensorkeep model file` or `safetensors`.
+        tree: the whole, with a `LazyTensor` where a tensor is.
+        tensors: by path, in file order.
+        metadata: what the file says about itself, and the user's own.
+        nbytes: size of the file in bytes.
+        digests: whether every byte can be checked.
+        findings: what would be dangerous when loaded the usual way.
+        left_out: what was not read, and why.
+        version: of the format, or "".
+        writer: who wrote it, if the file says so.
+        root: the digest of the whole, in hex, or "".
+
+    Example:
+        >>> import numpy as np
+        >>> import tensorkeep as tk
+        >>> tk.save({"embed": np.eye(4, dtype=np.float32)}, "embed.safetensors")
+        >>> with tk.open("embed.safetensors") as f:
+        ...     print(f.tensors["embed"][1:2])
+        [[0. 1. 0. 0.]]
+    """
+
+    file: str
+    format: str
+    tree: Tree = field(repr=False)
+    tensors: Mapping[str, LazyTensor] = field(repr=False)
+    storage: Storage = field(repr=False)
+    metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    nbytes: int = 0
+    digests: bool = False
+    findings: tuple[Finding, ...] = ()
+    left_out: tuple[str, ...] = ()
+    version: str = ""
+    writer: str = ""
+    root: str = ""
+
+    def __repr__(self) -> str:
+        return f"<{self.format} {self.file!r}: {len(self.tensors):,} tensors, {self.nbytes:,} bytes>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file. Arrays that were taken from it stay valid; lazy tensors do not."""
+        self.storage.close()
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"{self!r} is an open file and cannot be pickled: pass its name, and open it there")

@@ -1,0 +1,123 @@
+"""Capture: a state becomes a tree.
+
+Every object is turned, by its adapter, into containers, plain values and tensors over live memory. Nothing is copied; tied tensors
+become one. Values that no adapter knows pass through: structure keeps or refuses them.
+"""
+
+import warnings
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Hashable
+from typing import Any, Final, cast
+
+import numpy as np
+
+from tensorkeep.errors import TensorkeepWarning, UnsupportedError
+from tensorkeep.frameworks import table
+from tensorkeep.frameworks.numpy import LiveArray
+from tensorkeep.frameworks.protocols import Adapter
+from tensorkeep.limits import Limits
+from tensorkeep.tensors import LazyTensor, Live
+from tensorkeep.tree import Captured, Packed, Tree, join, like
+
+_DICTS: Final = (dict, OrderedDict, defaultdict, Counter)
+_SEQUENCES: Final = (list, tuple, deque)
+_PLAIN: Final = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray, set, frozenset, Packed})
+
+
+def capture(state: object, limits: Limits) -> Tree:
+    """The tree of a state, over its live memory.
+
+    Raises:
+        UnsupportedError: it holds itself, is nested too deeply, or an adapter cannot keep a part of it.
+    """
+    capturing = _Capture(limits)
+    tree = capturing.node(state, "", 0)
+    capturing.warn_of_overlaps()
+    return tree
+
+
+class _Capture:
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.adapters: dict[type, Adapter | None] = {}
+        self.by_id: dict[int, LazyTensor] = {}
+        self.by_key: dict[Hashable, LazyTensor] | None = None  # made when the first tensor turns up that shares its memory
+        self.open: set[int] = set()  # ids of the containers and objects around the present one
+
+    def node(self, value: Any, path: str, depth: int) -> Tree:
+        kind = type(value)
+        if kind in _PLAIN:
+            return value
+        if kind is np.ndarray and (known := self.by_id.get(id(value))) is not None:
+            return known
+        if kind in _DICTS:
+            return self.dict(value, path, depth)
+        if kind in _SEQUENCES:
+            self.enter(value, path, depth)
+            items = [self.node(child, join(path, number), depth + 1) for number, child in enumerate(value)]
+            self.open.discard(id(value))
+            return deque(items, value.maxlen) if kind is deque else items if kind is list else tuple(items)
+        if kind is LazyTensor:  # of an opened file: its bytes go from file to file
+            return self.by_id.setdefault(id(value), LazyTensor(value.spec, value.source, value.framework))
+        adapter = self.adapters[kind] if kind in self.adapters else self.find(value)
+        return value if adapter is None else self.object(adapter, value, path, depth)
+
+    def dict(self, value: dict[Any, Any], path: str, depth: int) -> Tree:
+        self.enter(value, path, depth)
+        fresh = like(value)
+        prefix = f"{path}." if path else ""
+        for key, child in value.items():
+            fresh[key] = self.node(child, prefix + (key if type(key) is str else str(key)), depth + 1)
+        self.open.discard(id(value))
+        return fresh
+
+    def enter(self, value: object, path: str, depth: int) -> None:
+        if id(value) in self.open:
+            raise UnsupportedError(path, "a container that holds itself")
+        if depth > self.limits.depth:
+            raise UnsupportedError(path, f"nested more than {self.limits.depth} containers deep")
+        self.open.add(id(value))
+
+    def find(self, value: object) -> Adapter | None:
+        self.adapters[type(value)] = adapter = table.find(value)
+        return adapter
+
+    def object(self, adapter: Adapter, value: object, path: str, depth: int) -> Tree:
+        try:
+            made = adapter.capture(value)
+        except UnsupportedError as error:  # the adapter does not know the path
+            raise UnsupportedError(join(path, error.path) if error.path else path, error.reason, hint=error.hint) from error.__cause__
+        if isinstance(made, LazyTensor):
+            return self.tensor(made, value)
+        if isinstance(made, Captured):
+            self.enter(value, path, depth)
+            made.state = self.node(made.state, path, depth + 1)
+            self.open.discard(id(value))
+        return made
+
+    def tensor(self, tensor: LazyTensor, value: object) -> LazyTensor:
+        """The one LazyTensor of tied tensors: same pointer, shape, strides and dtype of live memory."""
+        source = cast(Live, tensor.source)
+        if self.by_key is None:
+            if type(source) is LiveArray and source.array.base is None:  # it owns its memory: only itself can be tied to it
+                self.by_id[id(value)] = tensor
+                return tensor
+            self.by_key = {(known.framework, cast(Live, known.source).key()): known for known in self.by_id.values()}
+        known = self.by_key.setdefault((tensor.framework, source.key()), tensor)
+        self.by_id[id(value)] = known
+        return known
+
+    def warn_of_overlaps(self) -> None:
+        """Say once if tensors share memory without being the same: each is stored whole."""
+        if self.by_key is None:
+            return
+        extents = sorted((*cast(Live, tensor.source).extent(), number) for number, tensor in enumerate(self.by_key.values()))
+        reach = 0
+        for low, high, _ in extents:
+            if low < reach and high > low:
+                warnings.warn(
+                    TensorkeepWarning("some tensors are overlapping views of one memory; each is stored by itself, and they come back apart"),
+                    stacklevel=5,
+                )
+                return
+            reach = max(reach, high)

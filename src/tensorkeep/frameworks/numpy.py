@@ -1,0 +1,111 @@
+"""NumPy arrays."""
+
+from collections.abc import Hashable, Mapping
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from tensorkeep import dtypes
+from tensorkeep.contents import Placed
+from tensorkeep.errors import UnsupportedError
+from tensorkeep.matching import Matcher, Result
+from tensorkeep.tensors import Array, LazyTensor, TensorSpec, as_array, as_bytes
+from tensorkeep.tree import Captured, Tree
+
+_KINDS: Final = (np.ndarray, np.memmap)  # other kinds of array hold more than their numbers, such as a mask
+
+
+class LiveArray(msgspec.Struct, gc=False):
+    """The bytes of an array in use."""
+
+    array: Array
+    dtype: dtypes.DType
+
+    def owner(self) -> object:
+        return self.array
+
+    def key(self) -> Hashable:
+        array = self.array
+        return (array.__array_interface__["data"][0], array.shape, array.strides, array.dtype) if array.size else id(array)
+
+    def extent(self) -> tuple[int, int]:
+        if self.array.size == 0:
+            return 0, 0
+        low, high = np.lib.array_utils.byte_bounds(self.array) if hasattr(np.lib, "array_utils") else np.byte_bounds(self.array)
+        return int(low), int(high)
+
+    def view(self) -> Array | None:
+        return self.array if self._as_stored() else None
+
+    def read(self, start: int, stop: int) -> memoryview:
+        return as_bytes(self.array if self._as_stored() else self._copy())[start:stop]
+
+    def obstacle(self) -> str:
+        return "" if self.array.flags.writeable else "a read-only array"
+
+    def destination(self) -> memoryview | None:
+        return as_bytes(self.array) if self._as_stored() and self.array.flags.writeable else None
+
+    def put(self, array: Array) -> None:
+        self.array[...] = array
+
+    def _as_stored(self) -> bool:
+        """Whether the bytes lie in memory as they do in the file."""
+        return self.array.flags.c_contiguous and self.dtype.memory is None and self.dtype.bits != 4
+
+    def _copy(self) -> Array:
+        if self.dtype.bits == 4:
+            return dtypes.pack_f4(self.array)
+        return np.ascontiguousarray(self.array, self.dtype.numpy)
+
+
+class NumpyAdapter:
+    """NumPy arrays; its scalars and dtypes are plain values."""
+
+    name = "numpy"
+    kinds: frozenset[str] = frozenset()
+
+    def owns(self, obj: object) -> bool:
+        return isinstance(obj, np.ndarray)
+
+    def capture(self, obj: Array) -> Tree:
+        dtype = dtypes.of_numpy(obj.dtype)
+        if dtype is None or type(obj) not in _KINDS:
+            raise UnsupportedError("", _why(obj, dtype), hint=_hint(obj, dtype))
+        if dtype.bits == 4 and obj.size % 2:
+            dtype = dtypes.F4_BYTE_EACH
+        return LazyTensor(TensorSpec(dtype, obj.shape), LiveArray(obj, dtype))
+
+    def rebuild(self, node: Captured, state: Any, types: Mapping[str, type]) -> object:
+        return state
+
+    def plan(self, target: Captured, state: Tree, path: str, matcher: Matcher) -> Result:
+        raise AssertionError("NumPy has no objects of its own")
+
+
+def _why(array: Array, dtype: dtypes.DType | None) -> str:
+    if dtype is not None:
+        return f"a {type(array).__module__}.{type(array).__qualname__}, which holds more than an array does"
+    if array.dtype.hasobject or array.dtype.kind == "T":
+        return f"an array of Python objects (dtype {array.dtype})" if array.dtype.kind != "T" else "an array of strings of variable width"
+    return f"an array of {array.dtype}, whose bytes differ from machine to machine"
+
+
+def _hint(array: Array, dtype: dtypes.DType | None) -> str:
+    if dtype is not None:
+        return "Pass np.asarray(value), and what else it holds beside it."
+    if array.dtype.kind == "T":
+        return "Pass array.astype('U'), which has a fixed width."
+    return "Pass array.tolist(), or an array of a numeric type." if array.dtype.hasobject else "Pass array.astype(np.float64)."
+
+
+class NumpyArrays:
+    """Arrays over bytes of a file."""
+
+    def build(self, placed: Placed, spec: TensorSpec, device: str | None) -> object:
+        return as_array(*placed, spec)
+
+
+ADAPTER: Final = NumpyAdapter()
+ARRAYS: Final = NumpyArrays()

@@ -1,0 +1,131 @@
+"""Records: dataclasses, named tuples, and bags such as `argparse.Namespace`.
+
+A dataclass or named tuple comes back as itself only where the caller passes its class in `types=`: a file never names what gets
+imported. A bag is nothing but its attributes and always comes back as itself.
+"""
+
+import argparse
+import dataclasses
+import types as python_types
+from collections.abc import Mapping
+from typing import Any, Final
+
+from tensorkeep.errors import UnsupportedError
+from tensorkeep.matching import MISSING, Matcher, Result
+from tensorkeep.tree import Captured, Tree, join
+
+_BAGS: Final[dict[str, type]] = {"SimpleNamespace": python_types.SimpleNamespace, "Namespace": argparse.Namespace}
+
+
+class RecordsAdapter:
+    """Objects that are their named fields."""
+
+    name = "records"
+    kinds = frozenset({"records.dataclass", "records.namedtuple", "records.bag"})
+
+    def owns(self, obj: object) -> bool:
+        cls = type(obj)
+        return (
+            (dataclasses.is_dataclass(obj) and not isinstance(obj, type))
+            or (isinstance(obj, tuple) and isinstance(getattr(cls, "_fields", None), tuple))
+            or cls in _BAGS.values()
+        )
+
+    def capture(self, obj: Any) -> Tree:
+        cls = type(obj)
+        if isinstance(obj, tuple):
+            return Captured("records.namedtuple", cls.__qualname__, dict(zip(cls._fields, obj, strict=True)), origin=obj)  # type: ignore[attr-defined]  # owns() saw _fields
+        if cls in _BAGS.values():
+            return Captured("records.bag", cls.__name__, dict(vars(obj)), origin=obj)
+        names = _fields(cls)
+        extra = sorted(set(getattr(obj, "__dict__", ())) - set(names))
+        if extra:
+            raise UnsupportedError(
+                extra[0], f"an attribute of a {cls.__qualname__} that is no field of the dataclass", hint="Make it a field, or delete it."
+            )
+        if isinstance(obj, (dict, list, set)):
+            raise UnsupportedError("", f"{cls.__qualname__} is a dataclass and a {type(obj).__mro__[-2].__name__} in one")
+        absent = [name for name in names if not hasattr(obj, name)]
+        if absent:
+            raise UnsupportedError(absent[0], f"a field of {cls.__qualname__} that has no value")
+        return Captured("records.dataclass", cls.__qualname__, {name: getattr(obj, name) for name in names}, origin=obj)
+
+    def rebuild(self, node: Captured, state: Any, types: Mapping[str, type]) -> object:
+        """The record itself where its class was given, else a dict, or a tuple for a named tuple.
+
+        Raises:
+            ValueError: the class given has other fields.
+        """
+        if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+            raise ValueError(f"a {node.cls} without named fields")
+        if node.kind == "records.bag":
+            bag = _BAGS.get(node.cls)
+            return state if bag is None else bag(**state)
+        cls = types.get(node.cls)
+        if node.kind == "records.namedtuple":
+            if cls is None:
+                return tuple(state.values())
+            return cls._make(_ordered(cls, tuple(getattr(cls, "_fields", ())), state))  # type: ignore[attr-defined]  # a named tuple by what was saved
+        if cls is None:
+            return state
+        if not dataclasses.is_dataclass(cls):
+            raise ValueError(f"{node.cls} in types= is no dataclass, but the file has one of that name")
+        made = object.__new__(cls)
+        for name, value in zip(_fields(cls), _ordered(cls, _fields(cls), state), strict=True):
+            object.__setattr__(made, name, value)  # without __init__, frozen or not
+        return made
+
+    def plan(self, target: Captured, state: Tree, path: str, matcher: Matcher) -> Result:
+        obj: Any = target.origin
+        if isinstance(state, (list, tuple)):  # a named tuple that was saved as a tuple
+            state = dict(zip(target.state, state, strict=False))
+        if not isinstance(state, dict):
+            matcher.problem("kind", path, f"a {type(state).__name__}", f"a {target.cls}")
+            return lambda: obj
+        results = {name: matcher.fit(child, state.get(name, MISSING), join(path, name)) for name, child in target.state.items()}
+        for name in state:
+            if name not in results:
+                matcher.unexpected(state[name], join(path, name))
+        if target.kind == "records.namedtuple":
+            return lambda: type(obj)._make(result() for result in results.values())
+        if target.kind == "records.dataclass" and type(obj).__dataclass_params__.frozen:
+            return lambda: self.rebuild(target, {name: result() for name, result in results.items()}, {target.cls: type(obj)})
+
+        def result() -> object:
+            for name, inner in results.items():
+                object.__setattr__(obj, name, inner())
+            return obj
+
+        return result
+
+
+def _fields(cls: type) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(cls))
+
+
+def _ordered(cls: type, names: tuple[str, ...], state: dict[str, Any]) -> list[Any]:
+    """The values in the order of the class's fields; a field that the file lacks takes its default."""
+    extra = sorted(set(state) - set(names))
+    if extra:
+        raise ValueError(f"{cls.__qualname__} has no field {extra[0]!r}, the file has one")
+    missing = [name for name in names if name not in state]
+    defaults = _defaults(cls)
+    lacking = [name for name in missing if name not in defaults]
+    if lacking:
+        raise ValueError(f"{cls.__qualname__} has a field {lacking[0]!r}, the file has none and there is no default")
+    return [state[name] if name in state else defaults[name]() for name in names]
+
+
+def _defaults(cls: type) -> dict[str, Any]:
+    if not dataclasses.is_dataclass(cls):
+        return {name: (lambda value=value: value) for name, value in getattr(cls, "_field_defaults", {}).items()}
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
+        if field.default is not dataclasses.MISSING:
+            found[field.name] = lambda value=field.default: value
+        elif field.default_factory is not dataclasses.MISSING:
+            found[field.name] = field.default_factory
+    return found
+
+
+ADAPTER: Final = RecordsAdapter()

@@ -1,0 +1,252 @@
+"""Restore: a tree becomes a state, all or nothing.
+
+Without a target, containers and values are built anew around the file's tensors. With one, its own objects are filled in place; digests,
+names, shapes and dtypes of the whole load have been checked before the first change.
+"""
+
+import signal
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+from tensorkeep import dtypes
+from tensorkeep.contents import Contents, Placed
+from tensorkeep.errors import FormatError, MismatchError, RestoreInterrupted, TensorkeepWarning
+from tensorkeep.frameworks import table
+from tensorkeep.frameworks.capture import capture
+from tensorkeep.frameworks.protocols import Arrays
+from tensorkeep.limits import Limits
+from tensorkeep.matching import Copy, Matcher, Result, Step
+from tensorkeep.report import Cast, make_report
+from tensorkeep.selection import LEFT_OUT
+from tensorkeep.tensors import LazyTensor, Live, as_array
+from tensorkeep.tree import Captured, Packed, Tree, like, tensors
+from tensorkeep.workers import Progress
+
+
+class Builder:
+    """Builds states around tensors whose bytes are in memory.
+
+    Args:
+        file: for messages.
+        framework: which framework's tensors to make; None for what each was saved as, where that is imported.
+        device: where to put them.
+        types: classes that may come back as themselves, by `__qualname__`.
+    """
+
+    def __init__(self, file: str, *, framework: str | None = None, device: str | None = None, types: Mapping[str, type] | None = None) -> None:
+        self.file, self.device, self.types = file, device, types or {}
+        self.forced: Arrays | None = None if framework is None else table.arrays(framework, forced=True)
+        self.numpy = cast(Arrays, table.arrays("numpy"))
+        self.by_framework: dict[str, Arrays] = {}
+        self.placed: dict[int, Placed] = {}  # by id of the LazyTensor
+        self.made: dict[int, object] = {}  # the same; a tied tensor is made once
+
+    def place(self, wanted: Sequence[LazyTensor], placed: Sequence[Placed]) -> None:
+        self.placed = dict(zip(map(id, wanted), placed, strict=True))
+
+    def tensor(self, tensor: LazyTensor) -> object:
+        made = self.made.get(id(tensor))
+        if made is None:
+            arrays = self.forced or self.by_framework.get(tensor.framework) or self.arrays(tensor.framework)
+            made = self.made[id(tensor)] = arrays.build(self.placed[id(tensor)], tensor.spec, self.device)
+        return made
+
+    def arrays(self, framework: str) -> Arrays:
+        found = self.by_framework[framework] = table.arrays(framework) or self.numpy
+        return found
+
+    def build(self, node: Tree) -> Any:
+        """A part of a tree as a state."""
+        kind = type(node)
+        if kind is LazyTensor:
+            return self.tensor(node)
+        if isinstance(node, dict):
+            fresh = like(node)
+            for key, child in node.items():
+                if child is not LEFT_OUT:
+                    fresh[key] = self.tensor(child) if type(child) is LazyTensor else self.build(child)
+            return fresh
+        if kind in (list, tuple, deque):
+            items = [self.build(child) for child in node if child is not LEFT_OUT]
+            return deque(items, node.maxlen) if kind is deque else items if kind is list else tuple(items)
+        if kind is Packed:
+            return self.packed(node)
+        if kind is Captured:
+            return self.captured(node)
+        return None if node is LEFT_OUT else node
+
+    def packed(self, node: Packed) -> object:
+        spec = node.tensor.spec
+        buffer, offset = self.placed[id(node.tensor)]
+        data = memoryview(buffer)[offset : offset + spec.nbytes] if node.kind in ("str", "bytes") else None
+        if node.kind == "bytes":
+            return bytes(cast(memoryview, data))
+        if node.kind == "str":
+            try:
+                return str(cast(memoryview, data), "utf-8")
+            except UnicodeDecodeError as error:
+                raise FormatError(self.file, f"{node.tensor.name}: a text that is no UTF-8: {error}") from None
+        items = as_array(buffer, offset, spec).tolist()
+        return tuple(items) if node.kind == "tuple" else items
+
+    def captured(self, node: Captured) -> object:
+        state = self.build(node.state)
+        adapter = table.of_kind(node.kind)
+        if adapter is None or node.kind not in adapter.kinds:
+            return state
+        try:
+            return adapter.rebuild(node, state, self.types)
+        except ValueError as error:
+            raise FormatError(self.file, f"a {node.cls} cannot be brought back: {error}") from error
+
+
+def build(tree: Tree, contents: Contents, builder: Builder, progress: Progress | None) -> Any:
+    """The state of a tree, its tensors checked."""
+    wanted = _unique(tensors(tree))
+    builder.place(wanted, contents.storage.place(wanted, progress))
+    return builder.build(tree)
+
+
+def into(
+    tree: Tree,
+    target: object,
+    contents: Contents,
+    builder: Builder,
+    *,
+    strict: bool,
+    cast_dtypes: bool,
+    selected: Callable[[str], bool],
+    renamed: Sequence[tuple[str, str]],
+    limits: Limits,
+    progress: Progress | None,
+) -> Any:
+    """Fill a target from a tree, and give back the file's whole content in the target's shape.
+
+    Raises:
+        MismatchError: they disagree and `strict` is set. Nothing was changed.
+        CorruptError: a digest is wrong. Nothing was changed.
+        RestoreInterrupted: the file failed or changed during the last copy.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TensorkeepWarning)  # of overlaps, which concern whoever saves
+        live = capture(target, limits)
+    matcher = Matcher(cast=cast_dtypes, selected=selected, plan=_plan, build=builder.build)
+    result = matcher.fit(live, tree, "")
+    report = make_report(matcher.problems, renamed=renamed)
+    if matcher.problems and strict:
+        raise MismatchError(contents.file, report)
+    before = contents.storage.identity()
+    fresh = _unique(pair for node in matcher.wanted for pair in tensors(node))
+    builder.place(fresh, contents.storage.place(fresh, progress))
+    contents.storage.check([copy.source for copy in matcher.copies], progress)
+    prepared = _Prepared(matcher.copies, contents, progress)
+    with _unless_interrupted():
+        _apply(matcher.steps)
+        _write(prepared, contents, before, matcher.steps)
+        state = result()
+        for finish in matcher.finish:
+            finish()
+    if matcher.problems or prepared.casts:
+        report = make_report(matcher.problems, casts=prepared.casts, renamed=renamed)
+        what = "fits only in part" if matcher.problems else "was converted"
+        warnings.warn(TensorkeepWarning(f"{contents.file} {what}:\n{report}", report=report), stacklevel=4)
+    return state
+
+
+def _plan(target: Captured, state: Tree, path: str, matcher: Matcher) -> Result:
+    adapter = table.of_kind(target.kind)
+    assert adapter is not None, "it captured the target"
+    return adapter.plan(target, state, path, matcher)
+
+
+class _Prepared:
+    """Copies sorted by how they are made: bytes straight into memory, or values that were read and cast before."""
+
+    def __init__(self, copies: list[Copy], contents: Contents, progress: Progress | None) -> None:
+        self.straight: list[tuple[str, LazyTensor, memoryview]] = []
+        self.by_value: list[tuple[Copy, Any]] = []
+        self.casts: list[Cast] = []
+        self.progress = progress
+        others: list[Copy] = []
+        for copy in copies:
+            memory = copy.live.destination() if copy.same_bytes else None
+            if memory is None:
+                others.append(copy)
+            else:
+                self.straight.append((copy.path, copy.source, memory))
+        places = contents.storage.place([copy.source for copy in others], None)
+        for copy, placed in zip(others, places, strict=True):
+            self.by_value.append((copy, self._value(copy, placed)))
+
+    def _value(self, copy: Copy, placed: Placed) -> Any:
+        if copy.same_bytes and copy.source.dtype.numpy is None:
+            return placed
+        array = as_array(*placed, copy.source.spec)
+        if copy.same_bytes:
+            return array
+        array, changed = dtypes.cast(array, copy.target.dtype)
+        self.casts.append(Cast(copy.path, str(copy.source.dtype), str(copy.target.dtype), changed, copy.source.spec.count))
+        return array
+
+
+def _apply(steps: Sequence[Step]) -> None:
+    """Let objects take their state by their own code; if one refuses, all get their former one back."""
+    for number, step in enumerate(steps):
+        try:
+            step.apply()
+        except BaseException as error:
+            _undo(steps[: number + 1], error)
+            error.add_note(f"tensorkeep: raised while restoring {step.path or 'the target'}; every object has its former state back")
+            raise
+
+
+def _undo(steps: Sequence[Step], error: BaseException) -> None:
+    for step in reversed(steps):
+        try:
+            step.undo()
+        except Exception as second:  # noqa: BLE001  # whatever a user's object raises must not keep the others from getting theirs back
+            error.add_note(f"tensorkeep: {step.path or 'the target'} could not take its former state back: {second!r}")
+
+
+def _write(prepared: _Prepared, contents: Contents, before: object, steps: Sequence[Step]) -> None:
+    """The last copy. Only the file itself can fail here."""
+    names = [path for path, _, _ in prepared.straight]
+    if contents.storage.identity() != before:
+        error = MismatchError(contents.file, "  The file changed while it was being checked; load it again.")
+        _undo(steps, error)
+        raise error
+    try:
+        contents.storage.fill([(source, memory) for _, source, memory in prepared.straight], prepared.progress)
+    except OSError as error:
+        raise RestoreInterrupted(contents.file, str(error), written=names, intact=len(prepared.by_value)) from error
+    if contents.storage.identity() != before:
+        raise RestoreInterrupted(contents.file, "the file changed", written=names, intact=len(prepared.by_value))
+    for copy, value in prepared.by_value:
+        copy.live.put(value)
+
+
+@contextmanager
+def _unless_interrupted() -> Iterator[None]:
+    """Hold Ctrl-C back until the copy has ended: half a copy would be a mixture."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    caught: list[int] = []
+    former = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)
+    if caught:
+        raise KeyboardInterrupt("after the load, which is complete")
+
+
+def _unique(named: Any) -> list[LazyTensor]:
+    return list({id(tensor): tensor for _, tensor in named}.values())
+
+
+__all__ = ["Builder", "Live", "build", "into"]

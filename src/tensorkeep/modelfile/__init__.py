@@ -1,0 +1,1 @@
+"""The model file: one safetensors file that holds a whole state, every byte of it checked."""

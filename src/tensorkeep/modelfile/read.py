@@ -1,0 +1,404 @@
+"""Reading a model file, or any other safetensors file: header first, checked in full; bytes when they are wanted.
+
+Lives here: from the open file to `Contents`, and the digests on the way. Lives elsewhere: the grammar (container), OS calls (backends).
+"""
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, Protocol
+
+import msgspec
+import numpy as np
+
+from tensorkeep import strictjson, structure
+from tensorkeep.chunks import CHUNK_BYTES, DIGEST_BYTES, Grid, digest, grid_of
+from tensorkeep.container import LENGTH_BYTES, Header, header_length, parse_header
+from tensorkeep.contents import Contents, Placed
+from tensorkeep.errors import CorruptError, FormatError
+from tensorkeep.limits import Limits
+from tensorkeep.modelfile.layout import KEY, ROOT_DIGITS, VERSION, Document
+from tensorkeep.plain import decode_bytes
+from tensorkeep.tensors import Array, LazyTensor
+from tensorkeep.workers import Job, Progress, run
+
+JOB_BYTES: Final = 4 * CHUNK_BYTES
+MAPPED_BYTES: Final = 64 << 10  # smaller files are read: a mapping costs more than the copy
+
+
+class File(Protocol):
+    """An open file, as the backends have it."""
+
+    name: str
+    nbytes: int
+    remote: bool
+
+    def identity(self) -> object: ...
+    def read_into(self, offset: int, into: memoryview) -> None: ...
+    def read_vector(self, offset: int, into: Sequence[memoryview]) -> None: ...
+    def mapping(self) -> memoryview | None: ...
+    def read_ahead(self, start: int, stop: int) -> None: ...
+    def close(self) -> None: ...
+
+
+class MemoryFile:
+    """Bytes in memory as a file."""
+
+    remote = False
+
+    def __init__(self, data: memoryview, name: str) -> None:
+        self.data, self.name, self.nbytes = data, name, data.nbytes
+
+    def identity(self) -> object:
+        return None
+
+    def read_into(self, offset: int, into: memoryview) -> None:
+        into[:] = self.data[offset : offset + into.nbytes]
+
+    def read_vector(self, offset: int, into: Sequence[memoryview]) -> None:
+        for part in into:
+            self.read_into(offset, part)
+            offset += part.nbytes
+
+    def mapping(self) -> memoryview | None:
+        return None
+
+    def read_ahead(self, start: int, stop: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class FileBytes(msgspec.Struct, gc=False):
+    """The bytes of one tensor of an open file."""
+
+    storage: "FileStorage"
+    start: int  # from the start of the data
+    stop: int
+
+    def view(self) -> Array | None:
+        return None
+
+    def read(self, start: int, stop: int) -> memoryview:
+        return self.storage.read(self.start + start, self.start + stop)
+
+
+class FileStorage:
+    """The tensors of one open safetensors file, with its digests.
+
+    Attributes:
+        file: the open file.
+        header: where the tensors lie.
+        grid: the chunks; None for a file without digests.
+    """
+
+    def __init__(self, file: File, header: Header, *, verify: bool, mmap: bool | None) -> None:
+        self.file, self.header = file, header
+        self.verify = verify
+        self.grid: Grid | None = None
+        self.digests = b""
+        self.good = bytearray()  # a byte a chunk: 1 once its digest was found right
+        self._mmap = mmap
+        self._mapping: memoryview | None = None
+        self._mapped = False
+        self._lock = threading.Lock()
+
+    def add_digests(self, digests: bytes) -> None:
+        grid = grid_of([span.stop - span.start for span in self.header.spans.values()])
+        if len(digests) != len(grid) * DIGEST_BYTES:
+            raise FormatError(self.file.name, f"{len(digests):,} bytes of digests, where its {len(grid):,} chunks need {len(grid) * DIGEST_BYTES:,}")
+        self.grid, self.digests, self.good = grid, digests, bytearray(len(grid))
+
+    def identity(self) -> object:
+        return self.file.identity()
+
+    def close(self) -> None:
+        self._mapping, self._mapped = None, True
+        self.file.close()
+
+    def mapping(self) -> memoryview | None:
+        """The file mapped copy-on-write, where that is wanted and can be had."""
+        with self._lock:
+            if not self._mapped:
+                wanted = self._mmap if self._mmap is not None else not self.file.remote and self.file.nbytes >= MAPPED_BYTES
+                self._mapping = self.file.mapping() if wanted else None
+                self._mapped = True
+            return self._mapping
+
+    def data(self, start: int, stop: int) -> memoryview:
+        """Bytes of the data as they are, unchecked: of the mapping, or read into memory of their own."""
+        at = self.header.data_start
+        if (mapping := self.mapping()) is not None:
+            return mapping[at + start : at + stop]
+        into = memoryview(np.empty(stop - start, np.uint8))
+        self.file.read_into(at + start, into)
+        return into
+
+    def read(self, start: int, stop: int) -> memoryview:
+        """Bytes of the data, checked: whole chunks are, where there are digests and they are wanted."""
+        if self.grid is None or not self.verify or stop == start:
+            return self.data(start, stop)
+        crossing = self.grid.crossing(start, stop)
+        first, last = self.grid.starts[crossing.start], self.grid.starts[crossing.stop]
+        data = self.data(first, last)
+        for number in crossing:
+            if self._mapping is None or not self.good[number]:
+                begin, end = self.grid.span(number)
+                self.judge(number, digest(data[begin - first : end - first]))
+        return data[start - first : stop - first]
+
+    def judge(self, number: int, found: bytes) -> None:
+        """Compare the digest of a chunk."""
+        if found != self.wanted(number):
+            raise self.damage(number, found, self.wanted(number))
+        self.good[number] = 1
+
+    def wanted(self, number: int) -> bytes:
+        return self.digests[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]
+
+    def damage(self, number: int, found: bytes, wanted: bytes) -> CorruptError:
+        assert self.grid is not None, "only a digest can be wrong"
+        start, stop = self.grid.span(number)
+        at = self.header.data_start
+        inside = self.paths(start, stop)
+        return CorruptError(
+            file=self.file.name, path=inside[0], span=(at + start, at + stop), found=found.hex(), wanted=wanted.hex(), also=inside[1:]
+        )
+
+    def paths(self, start: int, stop: int) -> list[str]:
+        """The tensors that have bytes between two offsets of the data."""
+        return [path for path, span in self.header.spans.items() if span.start < stop and span.stop > start and span.stop > span.start]
+
+    def check(self, tensors: Iterable[LazyTensor], progress: Progress | None) -> None:
+        grid = self.grid
+        if grid is None or not self.verify:
+            return
+        numbers = {number for source in map(_bytes_of, tensors) for number in grid.crossing(source.start, source.stop)}
+        wanted = sorted(number for number in numbers if not self.good[number])
+        run(self._checks(wanted, grid), nbytes=sum(grid.starts[n + 1] - grid.starts[n] for n in wanted), progress=progress)
+
+    def _checks(self, wanted: list[int], grid: Grid, *, collect: bool = False) -> Iterator[Job]:
+        """Jobs over neighbouring chunks, at most JOB_BYTES together. They raise at the first damage, or leave it in `good`."""
+        for first, last in _runs(wanted, grid):
+            start, stop = grid.starts[first], grid.starts[last]
+
+            def call(first: int = first, last: int = last, start: int = start, stop: int = stop) -> None:
+                at = self.header.data_start
+                self.file.read_ahead(at + start, at + stop)
+                data = self.data(start, stop)
+                for number in range(first, last):
+                    begin, end = grid.span(number)
+                    found = digest(data[begin - start : end - start])
+                    if not collect:
+                        self.judge(number, found)
+                    else:
+                        self.good[number] = found == self.wanted(number)
+
+            yield stop - start, call
+
+    def survey(self, progress: Progress | None) -> list[tuple[str, int, int]]:
+        grid = self.grid
+        if grid is None:
+            return []
+        run(self._checks(list(range(len(grid))), grid, collect=True), nbytes=grid.starts[-1], progress=progress)
+        at = self.header.data_start
+        damaged = [grid.span(number) for number in range(len(grid)) if not self.good[number]]
+        return [(path, at + start, at + stop) for start, stop in damaged for path in self.paths(start, stop)]
+
+    def place(self, tensors: Sequence[LazyTensor], progress: Progress | None) -> list[Placed]:
+        mapping = self.mapping()
+        if mapping is None:
+            return self._place_apart(tensors, progress)
+        self.check(tensors, progress)
+        at = self.header.data_start
+        return [(mapping, at + _bytes_of(tensor).start) for tensor in tensors]
+
+    def _place_apart(self, tensors: Sequence[LazyTensor], progress: Progress | None) -> list[Placed]:
+        """Memory of their own: large tensors each, small neighbours by the chunk that they share. Every byte is hashed where it will stay."""
+        sources = [_bytes_of(tensor) for tensor in tensors]
+        ranges = self._ranges(sources)
+        memory = [np.empty(stop - start, np.uint8) for start, stop in ranges]
+        run(self._reads(ranges, memory), nbytes=sum(stop - start for start, stop in ranges), progress=progress)
+        starts = [start for start, _ in ranges]
+        numbers = np.searchsorted(starts, [source.start for source in sources], side="right") - 1 if ranges else []
+        empty = np.empty(0, np.uint8)
+        return [
+            (memory[number], source.start - starts[number]) if source.stop > source.start else (empty, 0)
+            for source, number in zip(sources, map(int, numbers), strict=True)
+        ] if ranges else [(empty, 0) for _ in sources]
+
+    def _ranges(self, sources: Sequence[FileBytes]) -> list[tuple[int, int]]:
+        """Ranges of the data that hold these tensors, whole chunks where there are digests; none crosses the end of a large tensor."""
+        if self.grid is None or not self.verify:
+            spans = sorted({(source.start, source.stop) for source in sources if source.stop > source.start})
+            return _merged(spans)
+        starts = self.grid.starts
+        spans = set()
+        for source in sources:
+            if source.stop > source.start:
+                crossing = self.grid.crossing(source.start, source.stop)
+                spans.add((starts[crossing.start], starts[crossing.stop]))
+        return sorted(spans)
+
+    def _reads(self, ranges: list[tuple[int, int]], memory: list[Array]) -> Iterator[Job]:
+        """Jobs that read ranges and hash them while they are warm."""
+        for (start, stop), buffer in zip(ranges, memory, strict=True):
+            into = memoryview(buffer)
+            for begin in range(start, stop, JOB_BYTES):
+                end = min(begin + JOB_BYTES, stop)
+
+                def call(begin: int = begin, end: int = end, start: int = start, into: memoryview = into) -> None:
+                    part = into[begin - start : end - start]
+                    self.file.read_into(self.header.data_start + begin, part)
+                    if self.grid is not None and self.verify:
+                        for number in self.grid.crossing(begin, end):
+                            first, last = self.grid.span(number)
+                            self.judge(number, digest(part[first - begin : last - begin]))
+
+                yield end - begin, call
+
+    def fill(self, pairs: Sequence[tuple[LazyTensor, memoryview]], progress: Progress | None) -> None:
+        ordered = sorted(((_bytes_of(tensor), memory) for tensor, memory in pairs), key=lambda pair: pair[0].start)
+        run(self._fills(ordered), nbytes=sum(memory.nbytes for _, memory in ordered), progress=progress)
+
+    def _fills(self, ordered: list[tuple[FileBytes, memoryview]]) -> Iterator[Job]:
+        """Jobs that read straight into place: neighbours in one call, large tensors in pieces."""
+        waiting: list[memoryview] = []
+        start = stop = 0
+        for source, memory in ordered:
+            if memory.nbytes == 0:
+                continue
+            if waiting and (source.start != stop or stop - start >= JOB_BYTES or len(waiting) >= 1024):
+                yield self._fill(start, stop, waiting)
+                waiting = []
+            if memory.nbytes > JOB_BYTES and not waiting:
+                for begin in range(0, memory.nbytes, JOB_BYTES):
+                    piece = memory[begin : begin + JOB_BYTES]
+                    yield self._fill(source.start + begin, source.start + begin + piece.nbytes, [piece])
+                continue
+            if not waiting:
+                start = source.start
+            waiting.append(memory)
+            stop = source.stop
+        if waiting:
+            yield self._fill(start, stop, waiting)
+
+    def _fill(self, start: int, stop: int, into: list[memoryview]) -> Job:
+        return stop - start, lambda: self.file.read_vector(self.header.data_start + start, into)
+
+
+def _bytes_of(tensor: LazyTensor) -> FileBytes:
+    source = tensor.source
+    assert isinstance(source, FileBytes), "a tensor of this file"
+    return source
+
+
+def _runs(numbers: list[int], grid: Grid) -> Iterator[tuple[int, int]]:
+    """First and last + 1 of runs of neighbouring chunks, at most JOB_BYTES each."""
+    index = 0
+    while index < len(numbers):
+        first = last = numbers[index]
+        while index < len(numbers) and numbers[index] == last and grid.starts[last + 1] - grid.starts[first] <= JOB_BYTES:
+            last += 1
+            index += 1
+        if last == first:  # one chunk alone is never larger than a job
+            last, index = first + 1, index + 1
+        yield first, last
+
+
+def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Neighbouring small spans as one, up to a chunk's length; large ones each by itself."""
+    merged: list[tuple[int, int]] = []
+    for start, stop in spans:
+        if merged and merged[-1][1] == start and stop - merged[-1][0] <= CHUNK_BYTES:
+            merged[-1] = (merged[-1][0], stop)
+        else:
+            merged.append((start, stop))
+    return merged
+
+
+def read_contents(file: File, *, verify: bool, mmap: bool | None, limits: Limits) -> Contents:
+    """Open a safetensors file: its header read and checked in full, no tensor touched.
+
+    Args:
+        file: the open file; `Contents.close` closes it.
+        verify: whether tensors are checked against their digests when they are read. The header always is.
+        mmap: whether arrays are views of a mapping; None for what suits the file.
+        limits: for the header and the structure.
+
+    Raises:
+        FormatError: it breaks the format.
+        CorruptError: the header is not the one that was written.
+    """
+    prefix = bytearray(min(LENGTH_BYTES, file.nbytes))
+    file.read_into(0, memoryview(prefix))
+    text = bytearray(header_length(bytes(prefix), file.nbytes, file=file.name, limits=limits))
+    file.read_into(LENGTH_BYTES, memoryview(text))
+    header = parse_header(bytes(text), file.nbytes, file=file.name, limits=limits)
+    storage = FileStorage(file, header, verify=verify, mmap=mmap)
+    stored = {path: LazyTensor(span.spec, FileBytes(storage, span.start, span.stop), name=path) for path, span in header.spans.items()}
+    if KEY not in header.metadata:
+        return Contents(file.name, "safetensors", dict(stored), stored, storage, dict(header.metadata), file.nbytes)
+    return _model_file(file, bytes(prefix) + bytes(text), header, storage, stored, limits)
+
+
+def _model_file(file: File, head: bytes, header: Header, storage: FileStorage, stored: dict[str, LazyTensor], limits: Limits) -> Contents:
+    text = header.metadata[KEY].encode()
+    _check_version(text, file.name)
+    try:
+        document = strictjson.decode(text, Document)
+        check_root(head, document.root, file.name)
+        storage.add_digests(decode_bytes(document.digests))
+        tree_document = strictjson.decode(bytes(document.structure), object)
+        own = None if isinstance(document.metadata, msgspec.UnsetType) else strictjson.decode(bytes(document.metadata), object)
+    except FormatError:
+        raise
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise FormatError(file.name, f'its __metadata__["{KEY}"] is not laid out as it should be: {error}') from None
+    tree = structure.decode(tree_document, stored, framework=document.framework or "numpy", file=file.name, limits=limits)
+    metadata: dict[str, Any] = {key: value for key, value in header.metadata.items() if key not in (KEY, "format")}
+    if own is not None:
+        metadata |= structure.decode(own, {}, framework="numpy", file=file.name, limits=limits)
+    return Contents(
+        file.name,
+        "tensorkeep model file",
+        tree,
+        stored,
+        storage,
+        metadata,
+        file.nbytes,
+        digests=True,
+        version=document.version,
+        writer=document.writer,
+        root=document.root,
+    )
+
+
+class _Version(msgspec.Struct):
+    version: str
+    writer: str = ""
+
+
+def _check_version(text: bytes, file: str) -> None:
+    """Refuse a major version that this release does not know, before anything else of the document is believed."""
+    try:
+        found = msgspec.json.decode(text, type=_Version)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise FormatError(file, f'its __metadata__["{KEY}"] is not laid out as it should be: {error}') from None
+    major = found.version.partition(".")[0]
+    if major != VERSION.partition(".")[0]:
+        release = found.writer.partition(" ")[2]
+        wanted = f"'tensorkeep>={release}'" if release and all(part.isalnum() for part in release.split(".")) else "-U tensorkeep"
+        raise FormatError(file, f"version {found.version[:20]} of the format, this release reads {VERSION}", hint=f"pip install {wanted}")
+
+
+def check_root(head: bytes, root: str, file: str) -> None:
+    """Check the first bytes of the file against their own digest, in which the root's digits count as zeros.
+
+    Raises:
+        CorruptError: they differ, or the digits do not stand there exactly once.
+    """
+    digits = root.encode()
+    well_formed = len(digits) == ROOT_DIGITS and all(digit in b"0123456789abcdef" for digit in digits)
+    found = digest(head.replace(digits, b"0" * ROOT_DIGITS)).hex() if well_formed and head.count(digits) == 1 else "0" * ROOT_DIGITS
+    if found != root or not well_formed:
+        raise CorruptError(file=file, path="(header)", span=(0, len(head)), found=found, wanted=root)
+

@@ -1,0 +1,63 @@
+"""Opening: a path, a file object or bytes become Contents."""
+
+import io
+import os
+import sys
+from os import PathLike
+from typing import Any, BinaryIO
+
+from tensorkeep.backends import local
+from tensorkeep.contents import Contents
+from tensorkeep.errors import FormatError
+from tensorkeep.limits import DEFAULT_LIMITS, Limits
+from tensorkeep.modelfile.read import MemoryFile, read_contents
+
+Source = str | PathLike[str] | BinaryIO
+
+
+def open_contents(source: Source, *, verify: bool = True, mmap: bool | None = None, limits: Limits | None = None) -> Contents:
+    """Open whatever a verb was given.
+
+    Args:
+        source: a path, or a binary file object, which is read from where it stands to its end.
+        verify: check tensors against their digests when they are read.
+        mmap: give views of a mapping; None for what suits the file.
+        limits: bounds on what the file may ask for.
+
+    Raises:
+        FormatError: no format that tensorkeep reads.
+        FileNotFoundError: nothing is there.
+    """
+    limits = limits or DEFAULT_LIMITS
+    if hasattr(source, "read"):
+        return _of_stream(source, verify=verify, limits=limits)
+    name = os.fspath(source)
+    if not isinstance(name, str):
+        name = os.fsdecode(name)
+    if local.is_stream(name):
+        data = memoryview(local.read_stream(name, limit=sys.maxsize))
+        return read_contents(MemoryFile(data, name), verify=verify, mmap=False, limits=limits)
+    file = local.ReadFile(name)
+    try:
+        return read_contents(file, verify=verify, mmap=mmap, limits=limits)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _of_stream(stream: Any, *, verify: bool, limits: Limits) -> Contents:
+    if isinstance(stream, io.TextIOBase):
+        raise TypeError(f"{stream!r} is open as text; open it with mode 'rb'")
+    data = stream.read()
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError(f"{stream!r}.read() gave {type(data).__name__}, bytes are wanted")
+    name = getattr(stream, "name", None)
+    return of_bytes(data, name=name if isinstance(name, str) else f"<{type(stream).__name__}>", verify=verify, limits=limits)
+
+
+def of_bytes(data: "bytes | bytearray | memoryview", *, name: str, verify: bool, limits: Limits | None) -> Contents:
+    """Open a file that is in memory."""
+    if not data:
+        raise FormatError(name, "it is empty")
+    view = memoryview(data).cast("B") if not isinstance(data, memoryview) or data.format != "B" else data
+    return read_contents(MemoryFile(view, name), verify=verify, mmap=False, limits=limits or DEFAULT_LIMITS)

@@ -1,0 +1,421 @@
+"""The structure: the JSON document that holds a tree without its tensor bytes.
+
+JSON's null, true, false, integers up to 2^53, texts and arrays stand for themselves, an array for a list. All else is an object
+whose first key is a tag; keys that a reader does not know are ignored, tags are not:
+
+    {"dict": [[key, node], ...]}        an entry may be a text alone: the key of a tensor whose path is the dict's and that key; also "OrderedDict", "Counter", and "defaultdict" with its "factory"
+    {"tuple": [node, ...]}              also "set", "frozenset", and "deque" with its "maxlen"
+    {"tensor": path}                    "dtype" where the header's does not say it all, "as" where the framework differs
+    {"packed": "str", "tensor": path}   a long text, byte string or list of numbers
+    {"object": kind, "class": name, "state": node}
+    {"float": 0.5}, ...                 plain values: see plain.py
+
+Lives here: tree -> document, bit for bit, and document -> tree, read as untrusted. Lives elsewhere: the container around it.
+Source of the layout: docs/format.md, section "Structure".
+"""
+
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from tensorkeep import dtypes, plain
+from tensorkeep.dtypes import DType
+from tensorkeep.errors import FormatError, UnsupportedError
+from tensorkeep.limits import Limits
+from tensorkeep.tensors import Array, LazyTensor, TensorSpec, as_bytes
+from tensorkeep.tree import Captured, Packed, Tree, join
+
+FACTORIES: Final[dict[str, type]] = {kind.__name__: kind for kind in (list, dict, set, tuple, int, float, complex, bool, str, bytes)}
+"""What a defaultdict may make: nothing else can be kept."""
+
+RESERVED: Final = "__metadata__"
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A tree as a document and its tensors.
+
+    Attributes:
+        document: JSON.
+        tensors: by path, each once, in the order of the tree.
+        framework: what tensors were saved as that the document does not mark with "as".
+    """
+
+    document: object
+    tensors: dict[str, LazyTensor]
+    framework: str
+
+
+class ArrayBytes(msgspec.Struct, gc=False):
+    """A ByteSource over a contiguous array of ours."""
+
+    array: Array
+
+    def view(self) -> Array:
+        return self.array
+
+    def read(self, start: int, stop: int) -> memoryview:
+        return as_bytes(self.array)[start:stop]
+
+
+def encode(tree: Tree, limits: Limits) -> Encoded:
+    """A tree as a document and its tensors, which get their paths here.
+
+    Raises:
+        UnsupportedError: it holds a value that cannot be kept, or is nested too deeply.
+    """
+    encoder = _Encoder(limits)
+    document = encoder.node(tree, "", 0)
+    return Encoded(document, encoder.tensors, encoder.framework or "numpy")
+
+
+class _Encoder:
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.tensors: dict[str, LazyTensor] = {}
+        self.nodes: dict[int, dict[str, object]] = {}  # by id of the tensor: a tie refers to the same path
+        self.framework = ""
+
+    def node(self, node: Tree, path: str, depth: int) -> object:
+        kind = type(node)
+        if kind is LazyTensor:
+            return self.tensor(node, path)
+        if kind is str and len(node) * 4 <= plain.LONG_TEXT and node.isascii():
+            return node
+        if depth > self.limits.depth:
+            raise UnsupportedError(path, f"nested more than {self.limits.depth} containers deep")
+        if kind is dict:
+            return {"dict": self.items(node, path, depth)}
+        if kind is list or kind is tuple:
+            if len(node) > plain.LONG_LIST and (packed := _pack_numbers(node)) is not None:
+                return self.packed(packed, path)
+            children = [self.node(child, join(path, number), depth + 1) for number, child in enumerate(node)]
+            return children if kind is list else {"tuple": children}
+        return self.rarer(node, path, depth)
+
+    def rarer(self, node: Tree, path: str, depth: int) -> object:
+        kind = type(node)
+        if kind is Captured:
+            return {"object": node.kind, "class": node.cls, "state": self.node(node.state, path, depth + 1)}
+        if kind is OrderedDict:
+            document: dict[str, object] = {"OrderedDict": self.items(node, path, depth)}
+            if (metadata := getattr(node, "_metadata", None)) is not None:
+                document["metadata"] = self.node(metadata, join(path, "_metadata"), depth + 1)
+            return document
+        if kind is defaultdict:
+            factory = node.default_factory
+            name = getattr(factory, "__name__", "")
+            if factory is not None and FACTORIES.get(name) is not factory:
+                raise UnsupportedError(path, f"a defaultdict that makes {factory!r}, which is code", hint="Pass dict(value).")
+            return {"defaultdict": self.items(node, path, depth), "factory": name or None}
+        if kind is Counter:
+            return {"Counter": self.items(node, path, depth)}
+        if kind is deque:
+            children = [self.node(child, join(path, number), depth + 1) for number, child in enumerate(node)]
+            return {"deque": children, "maxlen": node.maxlen}
+        if kind is set or kind is frozenset:
+            return {kind.__name__: sorted((self.hashable(item, path) for item in node), key=msgspec.json.encode)}
+        if kind is Packed:
+            return self.packed(node, path)
+        if (kind is str or kind is bytes) and (packed := _pack_text(node)) is not None:
+            return self.packed(packed, path)
+        try:
+            return plain.encode(node)
+        except plain.Refused as refused:
+            raise UnsupportedError(path, str(refused)) from None
+
+    def items(self, node: Mapping[Any, Tree], path: str, depth: int) -> list[object]:
+        prefix = f"{path}." if path else ""
+        items: list[object] = []
+        for key, child in node.items():
+            inner = prefix + (key if type(key) is str else str(key))
+            document = self.node(child, inner, depth + 1)
+            if type(child) is LazyTensor and type(key) is str and len(document) == 1 and document["tensor"] == inner:  # type: ignore[arg-type, index]  # a tensor's document is a dict
+                items.append(key)  # what a state_dict is made of
+            else:
+                items.append([key if type(key) is str and key.isascii() else self.hashable(key, inner), document])
+        return items
+
+    def hashable(self, value: object, path: str) -> object:
+        """A dict's key or a set's item: plain values, and tuples and frozen sets of them."""
+        if type(value) is tuple:
+            return {"tuple": [self.hashable(item, path) for item in value]}
+        if type(value) is frozenset:
+            return {"frozenset": sorted((self.hashable(item, path) for item in value), key=msgspec.json.encode)}
+        try:
+            return plain.encode(value)
+        except plain.Refused as refused:
+            raise UnsupportedError(path, f"a key or set item that is {refused}") from None
+
+    def tensor(self, tensor: LazyTensor, path: str) -> dict[str, object]:
+        if (known := self.nodes.get(id(tensor))) is not None:
+            return known
+        if not path or path in self.tensors or path == RESERVED or not path.isascii():
+            path = self.free(path)
+        tensor.name = path
+        self.tensors[path] = tensor
+        document: dict[str, object] = {"tensor": path}
+        if not tensor.spec.dtype.known:
+            document["dtype"] = dtypes.describe(tensor.spec.dtype)
+        if tensor.framework != self.framework:
+            if not self.framework:
+                self.framework = tensor.framework
+            else:
+                document["as"] = tensor.framework
+        self.nodes[id(tensor)] = document
+        return document
+
+    def free(self, path: str) -> str:
+        """A path that is free, by appending ~2, ~3, ... where it is taken, empty, reserved or no valid UTF-8."""
+        if path and path != RESERVED and path not in self.tensors and plain.is_utf8(path):
+            return path
+        path = path.encode("utf-8", "replace").decode()
+        number = 2
+        while f"{path}~{number}" in self.tensors:
+            number += 1
+        return f"{path}~{number}"
+
+    def packed(self, node: Packed, path: str) -> object:
+        return {"packed": node.kind, **self.tensor(node.tensor, path)}
+
+
+def _pack_text(value: str | bytes) -> Packed | None:
+    """A long text or byte string as a tensor; None if it is short, or a text that is no UTF-8."""
+    if isinstance(value, str):
+        if len(value) * 4 <= plain.LONG_TEXT or not plain.is_utf8(value):
+            return None
+        data = value.encode()
+    else:
+        data = value
+    if len(data) <= plain.LONG_TEXT:
+        return None
+    tensor = LazyTensor(TensorSpec(dtypes.U8, (len(data),)), ArrayBytes(np.frombuffer(data, np.uint8)), framework="plain")
+    return Packed("str" if isinstance(value, str) else "bytes", tensor)
+
+
+_NUMBERS: Final[dict[type, DType]] = {float: dtypes.F64, int: dtypes.I64, bool: dtypes.BOOL, complex: dtypes.C128}
+
+
+def _pack_numbers(values: list[Any] | tuple[Any, ...]) -> Packed | None:
+    """A long list of numbers of one type as a tensor; None if they differ, or an int needs more than 64 bits."""
+    kind = type(values[0])
+    dtype = _NUMBERS.get(kind)
+    if dtype is None or not all(type(value) is kind for value in values):
+        return None
+    try:
+        array = np.array(values, dtype.numpy)
+    except OverflowError:
+        return None
+    return Packed("list" if type(values) is list else "tuple", LazyTensor(TensorSpec(dtype, array.shape), ArrayBytes(array), framework="plain"))
+
+
+def decode(document: object, stored: Mapping[str, LazyTensor], *, framework: str, file: str, limits: Limits) -> Tree:
+    """The tree of a document that nobody vouches for.
+
+    Args:
+        document: JSON, as `encode` made it.
+        stored: by path, the tensors as the header of the file names them; the logical dtype is set here.
+        framework: what tensors without an "as" were saved as.
+        file: for messages.
+        limits: depth and number of values.
+
+    Raises:
+        FormatError: it breaks the layout or a limit, or refers to a tensor that is not there, or leaves one out.
+    """
+    decoder = _Decoder(stored, framework, file, limits)
+    tree = decoder.node(document, "", 0)
+    if len(decoder.nodes) != len(stored):
+        missed = next(path for path in stored if path not in decoder.nodes)
+        raise FormatError(file, f"the structure never refers to the tensor {missed!r} of the header")
+    return tree
+
+
+class _Decoder:
+    def __init__(self, stored: Mapping[str, LazyTensor], framework: str, file: str, limits: Limits) -> None:
+        self.stored, self.framework, self.file, self.limits = stored, framework, file, limits
+        self.nodes: dict[str, tuple[object, object, LazyTensor]] = {}
+        self.values = 0
+
+    def wrong(self, problem: str) -> FormatError:
+        return FormatError(self.file, f"its structure is broken: {problem}")
+
+    def node(self, document: Any, path: str, depth: int) -> Tree:
+        self.values += 1
+        kind = type(document)
+        if kind is dict:
+            if "tensor" in document and "packed" not in document:
+                return self.tensor(document)
+            return self.tagged(document, path, depth)
+        if kind is list:
+            return self.children(document, path, depth)
+        if kind is float:
+            raise self.wrong('a bare number with a fraction, where {"float": ...} is wanted')
+        return document  # null, a boolean, an integer or a text
+
+    def check(self, depth: int) -> None:
+        if depth > self.limits.depth:
+            raise self.wrong(f"nested deeper than {self.limits.depth}")
+        if self.values > self.limits.values:
+            raise self.wrong(f"more than {self.limits.values:,} values")
+
+    def children(self, document: object, path: str, depth: int) -> list[Tree]:
+        self.check(depth)
+        if not isinstance(document, list):
+            raise self.wrong(f"a list is wanted, found {document!r:.60}")
+        return [self.node(child, join(path, number), depth + 1) for number, child in enumerate(document)]
+
+    def items(self, document: object, path: str, depth: int) -> list[tuple[Any, Tree]]:
+        self.check(depth)
+        if not isinstance(document, list):
+            raise self.wrong(f"a list of pairs is wanted, found {document!r:.60}")
+        prefix = f"{path}." if path else ""
+        pairs = [
+            (item, self.plain_tensor(prefix + item)) if type(item) is str else self.pair(item, path, depth) for item in document
+        ]
+        if len(self.unique([key for key, _ in pairs])) != len(pairs):
+            raise self.wrong("a dict has a key twice")
+        return pairs
+
+    def pair(self, item: object, path: str, depth: int) -> tuple[Any, Tree]:
+        if not isinstance(item, list) or len(item) != 2:
+            raise self.wrong(f"a pair of key and node is wanted, found {item!r:.60}")
+        key = item[0] if type(item[0]) is str else self.hashable(item[0], depth)
+        return key, self.node(item[1], join(path, key), depth + 1)
+
+    def unique(self, keys: list[Any]) -> dict[Any, None]:
+        """The keys without repetition. Refuses those made to collide, which would take quadratic time."""
+        if not all(type(key) is str for key in keys):  # texts are hashed with a secret
+            try:
+                most = max(Counter(map(hash, keys)).values(), default=0)
+            except TypeError as error:
+                raise self.wrong(f"a key that cannot be one: {error}") from None
+            if most > 64:
+                raise self.wrong(f"{most} keys with the same hash")
+        return dict.fromkeys(keys)
+
+    def hashable(self, document: object, depth: int) -> Any:
+        self.check(depth)
+        self.values += 1
+        if isinstance(document, dict) and (tag := next(iter(document), None)) in ("tuple", "frozenset"):
+            inside = document[tag]
+            if not isinstance(inside, list):
+                raise self.wrong(f"a {tag} is a list")
+            items = [self.hashable(item, depth + 1) for item in inside]
+            return tuple(items) if tag == "tuple" else self.set_of(items, frozenset)
+        if isinstance(document, (list, float)):
+            raise self.wrong(f"a key that is {document!r:.60}")
+        return self.value(document) if isinstance(document, dict) else document
+
+    def set_of(self, items: list[Any], kind: type) -> Any:
+        if len(self.unique(items)) != len(items):
+            raise self.wrong("a set has an item twice")
+        return kind(items)
+
+    def plain_tensor(self, path: str) -> LazyTensor:
+        """A tensor by its path alone: the dtype of the header, the framework of the file."""
+        self.values += 1
+        if path in self.nodes or (stored := self.stored.get(path)) is None:
+            return self.tensor({"tensor": path})
+        stored.framework = self.framework
+        self.nodes[path] = (None, self.framework, stored)
+        return stored
+
+    def tensor(self, document: dict[str, Any]) -> LazyTensor:
+        path = document["tensor"]
+        described, framework = document.get("dtype"), document.get("as", self.framework)
+        if type(path) is str and (known := self.nodes.get(path)) is not None:
+            if known[0] != described or known[1] != framework:
+                raise self.wrong(f"the tensor {path!r} occurs as two dtypes or frameworks")
+            return known[2]
+        stored = self.stored.get(path) if type(path) is str else None
+        if stored is None:
+            raise self.wrong(f"it refers to a tensor {path!r:.80}, which the header does not have")
+        if not isinstance(framework, str):
+            raise self.wrong(f"the framework of {path!r} is {framework!r:.40}")
+        if described is not None:
+            stored.spec = self.logical(stored.spec, described, path)
+        stored.framework = framework
+        self.nodes[path] = (described, framework, stored)
+        return stored
+
+    def logical(self, spec: TensorSpec, described: object, path: str) -> TensorSpec:
+        dtype = dtypes.parse(described)
+        if dtype is None or dtype.stored != spec.dtype.name:
+            raise self.wrong(f"the tensor {path!r} is said to be {described!r:.80}, but is stored as {spec.dtype}")
+        if dtype.tail is None:
+            return TensorSpec(dtype, spec.shape)
+        if not spec.shape or spec.shape[-1] != dtype.tail:
+            raise self.wrong(f"the tensor {path!r} of {dtype} needs a last axis of {dtype.tail}, found shape {spec.shape}")
+        return TensorSpec(dtype, spec.shape[:-1])
+
+    def tagged(self, document: dict[str, Any], path: str, depth: int) -> Tree:
+        tag = next(iter(document), None)
+        if tag == "dict":
+            return dict(self.items(document[tag], path, depth))
+        if tag == "tuple":
+            return tuple(self.children(document[tag], path, depth))
+        if tag == "packed":
+            return self.packed(document)
+        if tag == "object":
+            kind, cls = document[tag], document.get("class")
+            if not isinstance(kind, str) or not isinstance(cls, str):
+                raise self.wrong(f"an object without kind or class: {document!r:.60}")
+            self.check(depth)
+            return Captured(kind, cls, self.node(document.get("state"), path, depth + 1))
+        if tag in ("OrderedDict", "Counter", "defaultdict"):
+            return self.dictlike(tag, document, path, depth)
+        if tag in ("set", "frozenset"):
+            if not isinstance(document[tag], list):
+                raise self.wrong(f"a {tag} is a list")
+            return self.set_of([self.hashable(item, depth + 1) for item in document[tag]], set if tag == "set" else frozenset)
+        if tag == "deque":
+            most = document.get("maxlen")
+            children = self.children(document[tag], path, depth)
+            if not (most is None or (type(most) is int and len(children) <= most <= plain.EXACT_INT)):
+                raise self.wrong("a deque longer than its own bound")
+            return deque(children, most)
+        return self.value(document)
+
+    def dictlike(self, tag: str, document: dict[str, Any], path: str, depth: int) -> dict[Any, Any]:
+        pairs = self.items(document[tag], path, depth)
+        if tag == "Counter":
+            counter: Counter[Any] = Counter()
+            dict.update(counter, pairs)
+            return counter
+        if tag == "defaultdict":
+            factory = document.get("factory")
+            if factory is not None and not (isinstance(factory, str) and factory in FACTORIES):
+                raise self.wrong(f"a defaultdict that makes {factory!r:.40}")
+            return defaultdict(None if factory is None else FACTORIES[factory], pairs)
+        ordered = OrderedDict(pairs)
+        if (metadata := document.get("metadata")) is not None:
+            ordered._metadata = self.node(metadata, join(path, "_metadata"), depth + 1)  # type: ignore[attr-defined]  # where PyTorch keeps module versions
+        return ordered
+
+    def packed(self, document: dict[str, Any]) -> Packed:
+        kind = document["packed"]
+        if "tensor" not in document or kind not in ("str", "bytes", "list", "tuple"):
+            raise self.wrong(f"a packed value of an unknown kind: {document!r:.60}")
+        tensor = self.tensor(document)
+        wanted = (dtypes.U8,) if kind in ("str", "bytes") else tuple(_NUMBERS.values())
+        if tensor.dtype not in wanted or len(tensor.shape) != 1:
+            raise self.wrong(f"{tensor!r} cannot be a packed {kind}")
+        return Packed(kind, tensor)
+
+    def value(self, document: dict[str, Any]) -> object:
+        tag = next(iter(document), None)
+        decode = plain.DECODERS.get(tag) if tag is not None else None
+        if decode is None:
+            raise FormatError(
+                self.file,
+                f"its structure has a {tag!r:.40}, which this release does not know",
+                hint="A newer release of tensorkeep may: pip install -U tensorkeep",
+            )
+        try:
+            return decode(document[tag])
+        except (ValueError, OverflowError, TypeError) as error:
+            raise self.wrong(f"a {tag} that is none: {document[tag]!r:.60} ({error})") from None

@@ -1,0 +1,209 @@
+"""Tensors: what one is, and where its bytes are.
+
+Lives here: `TensorSpec` (dtype and shape), `LazyTensor` (a spec and its source), the `ByteSource` protocol, and `Live` for tensors in use.
+Lives elsewhere: the sources themselves (live memory in frameworks, files in modelfile and formats).
+"""
+
+import math
+from collections.abc import Hashable
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+
+from tensorkeep.dtypes import DType, unpack_f4
+from tensorkeep.errors import UnsupportedError
+
+Array = np.ndarray[Any, Any]
+
+
+def as_bytes(array: Array) -> memoryview:
+    """A contiguous array as its bytes, without a copy."""
+    return memoryview(array.reshape(-1).view(np.uint8))
+
+
+# Structs of msgspec, and out of the garbage collector's sight: a file may hold 200,000 of them, and a collection that walks them
+# all, as one in a process with PyTorch does, costs more than reading the file. They refer to nothing that refers back.
+class TensorSpec(msgspec.Struct, frozen=True, gc=False):
+    """A dtype and a shape; with them the number of bytes, in C order and little-endian."""
+
+    dtype: DType
+    shape: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """Elements in all; 1 for a scalar."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.dtype.nbytes(math.prod(self.shape))
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """The shape that the header of a safetensors file names."""
+        return self.dtype.stored_shape(self.shape)
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+
+
+class ByteSource(Protocol):
+    """Where the bytes of one tensor are, counted from its first one."""
+
+    def view(self) -> Array | None:
+        """All bytes as they lie in memory, without a copy, as an array of any shape and type; None where they do not."""
+
+    def read(self, start: int, stop: int) -> memoryview:
+        """Bytes from `start` to `stop`, checked where there are digests. May copy.
+
+        Raises:
+            CorruptError: they are not the bytes that were written.
+        """
+
+
+class Live(ByteSource, Protocol):
+    """The bytes of a live tensor, and the way back into it."""
+
+    def owner(self) -> object:
+        """The user's tensor."""
+
+    def key(self) -> Hashable:
+        """Equal for two tensors that are tied: same pointer, shape, strides and dtype."""
+
+    def extent(self) -> tuple[int, int]:
+        """First address, and the one after the last; (0, 0) where the memory is its own or not the host's."""
+
+    def obstacle(self) -> str:
+        """Why nothing can be written into it, or ""."""
+
+    def destination(self) -> memoryview | None:
+        """Its memory, if bytes of the file can be read straight into it."""
+
+    def put(self, array: Array) -> None:
+        """Write values into it, the slow way: other devices, other strides."""
+
+
+class LazyTensor(msgspec.Struct, gc=False, eq=False):
+    """One tensor: dtype, shape and size at once, bytes when asked.
+
+    Indexing, `numpy()` and `np.asarray` give NumPy arrays; whole rows (`tensor[100:200]`) are read alone.
+
+    Attributes:
+        spec: dtype and shape.
+        source: where the bytes are.
+        framework: what the tensor was saved as, such as `numpy` or `torch`.
+        name: its path, once it has one.
+    """
+
+    spec: TensorSpec
+    source: ByteSource
+    framework: str = "numpy"
+    name: str = ""
+
+    @property
+    def dtype(self) -> DType:
+        return self.spec.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.spec.shape
+
+    @property
+    def nbytes(self) -> int:
+        return self.spec.nbytes
+
+    def __repr__(self) -> str:
+        return f"LazyTensor({self.name!r}, {self.spec})" if self.name else f"LazyTensor({self.spec})"
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of a tensor without dimensions")
+        return self.shape[0]
+
+    def __iter__(self) -> Any:
+        return iter(self.numpy())
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"{self!r} is a handle into an open file and cannot be pickled: pass tensor.numpy(), or the file's name")
+
+    def tobytes(self) -> bytes:
+        """The bytes in C order, little-endian, checked: for C128 and the like 16 bytes an element, for F4 two elements a byte."""
+        return bytes(self.source.read(0, self.nbytes))
+
+    def numpy(self) -> Array:
+        """The whole tensor as a NumPy array; a view of the file's mapping where there is one, else memory of its own.
+
+        Raises:
+            CorruptError: its bytes are not those that were written.
+            UnsupportedError: NumPy has no such type, as for packed 6-bit floats; `tobytes()` works.
+        """
+        return self._rows(0, self.spec.count, self.shape)
+
+    def __getitem__(self, index: Any) -> Array:
+        """Index or slice it as a NumPy array. Only the rows that the first index names are read.
+
+        Raises:
+            IndexError: out of range, or the rows of a packed 4-bit tensor do not start and end on whole bytes.
+        """
+        first, rest = (index[0], index[1:]) if isinstance(index, tuple) and index else (index, ())
+        if isinstance(first, (int, np.integer)) and not isinstance(first, (bool, np.bool_)) and self.shape:
+            row = int(first) + (self.shape[0] if first < 0 else 0)
+            if not 0 <= row < self.shape[0]:
+                raise IndexError(f"row {int(first)} of {self!r}, which has {self.shape[0]}")
+            rows = self._block(row, row + 1)[0]
+            return rows[rest] if rest else rows
+        if isinstance(first, slice) and self.shape:
+            start, stop, step = first.indices(self.shape[0])
+            if step < 0:
+                return self.numpy()[index]
+            rows = self._block(start, max(start, stop))[::step]
+            return rows[(slice(None), *rest)] if rest else rows
+        return self.numpy()[index]
+
+    def _block(self, start: int, stop: int) -> Array:
+        """Rows `start` to `stop` of the first axis."""
+        each = math.prod(self.shape[1:])
+        if not (self.dtype.fits(start * each) and self.dtype.fits(stop * each)):
+            raise IndexError(f"rows {start}:{stop} of {self!r} do not start and end on whole bytes; take the whole: tensor.numpy()")
+        return self._rows(start * each, stop * each, (stop - start, *self.shape[1:]))
+
+    def _rows(self, start: int, stop: int, shape: tuple[int, ...]) -> Array:
+        dtype = self.dtype
+        return as_array(self.source.read(dtype.nbytes(start), dtype.nbytes(stop)), 0, TensorSpec(dtype, shape))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        array = self.numpy()
+        if dtype is not None and array.dtype != dtype:
+            if copy is False:
+                raise ValueError(f"{self!r} as {np.dtype(dtype)} needs a copy")
+            return array.astype(dtype)
+        return array.copy() if copy else array
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.numpy().__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)  # kDLCPU, from dlpack.h
+
+
+def as_array(buffer: "memoryview | Array", offset: int, spec: TensorSpec) -> Array:
+    """Bytes of a file as an array: a view where that can be, a copy for packed, byte-swapped or misaligned ones.
+
+    Args:
+        buffer: where the bytes are.
+        offset: of the first one, in bytes.
+        spec: dtype and shape.
+
+    Raises:
+        UnsupportedError: NumPy has no such type.
+    """
+    dtype = spec.dtype
+    if dtype.numpy is None:
+        raise UnsupportedError("", f"NumPy cannot show {dtype}", hint="tobytes() gives the bytes as they are.")
+    if dtype.bits == 4:
+        return unpack_f4(np.ndarray((spec.nbytes,), np.uint8, buffer, offset)).reshape(spec.shape)
+    array: Array = np.ndarray(spec.shape, dtype.numpy, buffer, offset)
+    if dtype.memory is not None:
+        return array.astype(dtype.memory)
+    return array if array.flags.aligned else array.copy()

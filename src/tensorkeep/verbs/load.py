@@ -1,0 +1,175 @@
+"""load: a file into a model, or into a new state."""
+
+from collections.abc import Iterable
+from os import PathLike
+from typing import Any, BinaryIO, TypeVar, overload
+
+from tensorkeep.contents import Contents
+from tensorkeep.frameworks import restore
+from tensorkeep.limits import DEFAULT_LIMITS, Limits
+from tensorkeep.opening import of_bytes, open_contents
+from tensorkeep.selection import Only, Rename, selector, take
+from tensorkeep.workers import Progress
+
+State = TypeVar("State")
+
+
+@overload
+def load(
+    path: "str | PathLike[str] | BinaryIO",
+    *,
+    into: State,
+    framework: str | None = None,
+    device: Any = None,
+    only: Only | None = None,
+    rename: Rename | None = None,
+    strict: bool = True,
+    cast: bool = False,
+    verify: bool = True,
+    mmap: bool | None = None,
+    types: Iterable[type] = (),
+    limits: Limits | None = None,
+    progress: Progress | None = None,
+) -> State: ...
+
+
+@overload
+def load(
+    path: "str | PathLike[str] | BinaryIO",
+    *,
+    into: None = None,
+    framework: str | None = None,
+    device: Any = None,
+    only: Only | None = None,
+    rename: Rename | None = None,
+    strict: bool = True,
+    cast: bool = False,
+    verify: bool = True,
+    mmap: bool | None = None,
+    types: Iterable[type] = (),
+    limits: Limits | None = None,
+    progress: Progress | None = None,
+) -> Any: ...
+
+
+def load(
+    path: "str | PathLike[str] | BinaryIO",
+    *,
+    into: Any = None,
+    framework: str | None = None,
+    device: Any = None,
+    only: Only | None = None,
+    rename: Rename | None = None,
+    strict: bool = True,
+    cast: bool = False,
+    verify: bool = True,
+    mmap: bool | None = None,
+    types: Iterable[type] = (),
+    limits: Limits | None = None,
+    progress: Progress | None = None,
+) -> Any:
+    """Load a file: into a model or state that is there, or as a new state.
+
+    Nothing in the file is run. With `into=`, everything is checked before anything is changed.
+
+    Args:
+        path: a model file, or a safetensors file by others; a binary file object is read to its end.
+        into: models, optimizers and tensors to fill in place, alone or in dicts and lists. They stay the same objects.
+        framework: `numpy` or `torch`: make all tensors of this one. Without it each becomes what it was saved as, if that framework is
+            imported, else NumPy.
+        device: where to put them, such as `cuda`.
+        only: a glob over the file's paths (`*` crosses dots), or a callable; nothing else is read.
+        rename: from the file's paths to the target's: a mapping, pairs of patterns (`("module.*", "*")`), or a callable.
+        strict: raise if anything does not fit. `False` takes what fits and warns with the same report.
+        cast: convert to the target's dtypes, rounding to nearest even; what changed is reported.
+        verify: compare every byte with its digest before it is used.
+        mmap: views of the file, copied when written to; `False` for memory of their own, better for arrays to train on.
+        types: dataclasses and named tuples that may come back as themselves.
+        limits: bounds on what the file may ask for.
+        progress: called with the bytes done and in all.
+
+    Returns:
+        The state: with `into=` in the target's shape, with whatever else the file holds.
+
+    Raises:
+        FormatError: no file that tensorkeep reads.
+        CorruptError: bytes are not those that were written. Nothing was changed.
+        MismatchError: file and target disagree; all problems at once. Nothing was changed.
+        FileNotFoundError: nothing is there.
+
+    Example:
+        >>> import numpy as np
+        >>> import tensorkeep as tk
+        >>> tk.save({"w": np.arange(3.0), "lr": 0.1}, "w.safetensors")
+        >>> w = np.zeros(3)
+        >>> tk.load("w.safetensors", into={"w": w})["lr"]
+        0.1
+        >>> w
+        array([0., 1., 2.])
+    """
+    with open_contents(path, verify=verify, mmap=mmap, limits=limits) as contents:
+        return _load(contents, into, framework, device, only, rename, strict, cast, types, limits, progress)
+
+
+def loads(data: "bytes | bytearray | memoryview", **options: Any) -> Any:
+    """Load from the bytes of a file.
+
+    Args:
+        data: as `dumps` gave them.
+        options: as for `load`, but for `path` and `mmap`.
+
+    Returns:
+        The state. Its tensors have memory of their own.
+
+    Raises:
+        FormatError, CorruptError, MismatchError: as for `load`.
+
+    Example:
+        >>> import tensorkeep as tk
+        >>> tk.loads(tk.dumps((1, 2)))
+        (1, 2)
+    """
+    verify, limits = options.pop("verify", True), options.pop("limits", None)
+    values = {name: options.pop(name, None) for name in ("into", "framework", "device", "only", "rename")}
+    strict, cast = options.pop("strict", True), options.pop("cast", False)
+    types, progress = options.pop("types", ()), options.pop("progress", None)
+    if options:
+        raise TypeError(f"loads() has no argument {next(iter(options))!r}")
+    with of_bytes(data, name="<bytes>", verify=verify, limits=limits) as contents:
+        return _load(contents, *values.values(), strict, cast, types, limits, progress)
+
+
+def _load(
+    contents: Contents,
+    into: Any,
+    framework: str | None,
+    device: Any,
+    only: Only | None,
+    rename: Rename | None,
+    strict: bool,
+    cast: bool,
+    types: Iterable[type],
+    limits: Limits | None,
+    progress: Progress | None,
+) -> Any:
+    tree, renamed = take(contents.tree, only, rename)
+    builder = restore.Builder(
+        contents.file,
+        framework=framework,
+        device=None if device is None else str(device),
+        types={cls.__qualname__: cls for cls in types},
+    )
+    if into is None:
+        return restore.build(tree, contents, builder, progress)
+    return restore.into(
+        tree,
+        into,
+        contents,
+        builder,
+        strict=strict,
+        cast_dtypes=cast,
+        selected=selector(only),
+        renamed=renamed,
+        limits=limits or DEFAULT_LIMITS,
+        progress=progress,
+    )
