@@ -54,7 +54,9 @@ def header_length(prefix: bytes, file_nbytes: int, *, file: str, limits: Limits)
         FormatError: the file is too short, or the header longer than the file or the limit.
     """
     if len(prefix) < LENGTH_BYTES:
-        raise FormatError(file, f"no safetensors file: it has {file_nbytes:,} bytes, and the header's length alone takes {LENGTH_BYTES}")
+        raise FormatError(
+            file, f"no safetensors file: it has {file_nbytes:,} bytes, and the header's length alone takes {LENGTH_BYTES}"
+        )
     length = int.from_bytes(prefix[:LENGTH_BYTES], "little")
     if length > limits.header_bytes:
         raise FormatError(
@@ -98,7 +100,9 @@ def parse_header(text: bytes, file_nbytes: int, *, file: str, limits: Limits) ->
         if dtype is None:
             raise FormatError(file, f"{path!r:.200} has the dtype {entry.dtype!r:.40}, which safetensors does not have")
         if entry.shape and (min(entry.shape) < 0 or len(entry.shape) > limits.rank):
-            raise FormatError(file, f"{path!r:.200} has the shape {list(entry.shape)!r:.200}: lengths from 0, at most {limits.rank} of them")
+            raise FormatError(
+                file, f"{path!r:.200} has the shape {list(entry.shape)!r:.200}: lengths from 0, at most {limits.rank} of them"
+            )
         spec = TensorSpec(dtype, entry.shape)
         count = spec.count
         if not dtype.fits(count):
@@ -107,7 +111,9 @@ def parse_header(text: bytes, file_nbytes: int, *, file: str, limits: Limits) ->
         if not 0 <= start <= stop:
             raise FormatError(file, f"{path!r:.200}: data_offsets {start}, {stop} are not in order")
         if stop - start != dtype.nbytes(count):
-            raise FormatError(file, f"{path!r:.200}: {spec} takes {dtype.nbytes(count):,} bytes, data_offsets give it {stop - start:,}")
+            raise FormatError(
+                file, f"{path!r:.200}: {spec} takes {dtype.nbytes(count):,} bytes, data_offsets give it {stop - start:,}"
+            )
         spans[path] = Span(spec, start, stop)
     spans = _in_file_order(spans)
     _check_tiling(spans, data_nbytes, file)
@@ -159,7 +165,10 @@ def _check_tiling(spans: dict[str, Span], data_nbytes: int, file: str) -> None:
     for path, span in spans.items():
         if span.start != end:
             what = "overlaps" if span.start < end else "leaves a hole behind"
-            raise FormatError(file, f"{path!r:.200} starts at byte {span.start:,} of the data and {what} {before!r:.200}, which ends at {end:,}")
+            raise FormatError(
+                file,
+                f"{path!r:.200} starts at byte {span.start:,} of the data and {what} {before!r:.200}, which ends at {end:,}",
+            )
         end, before = span.stop, path
     if end < data_nbytes:
         raise FormatError(file, f"{data_nbytes - end:,} bytes follow the last tensor; nothing may")

@@ -13,7 +13,6 @@ import ml_dtypes
 import numpy as np
 
 
-
 @dataclass(frozen=True, slots=True)
 class DType:
     """One kind of element.
@@ -128,7 +127,9 @@ _OF_NUMPY: Final = {
     dtype.numpy: dtype for dtype in (*_LOGICAL.values(), *STANDARD.values()) if dtype.numpy is not None and dtype is not C32
 }
 
-_TEXT: Final = re.compile(r"([<>|])(?:([US V])(\d{1,9})|([Mm])8(?:\[(\d{1,9})?(Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?|([iufcb])(\d{1,2}))")
+_TEXT: Final = re.compile(
+    r"([<>|])(?:([US V])(\d{1,9})|([Mm])8(?:\[(\d{1,9})?(Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?|([iufcb])(\d{1,2}))"
+)
 _MAX_ITEM: Final = 2**31 - 1  # bytes: NumPy's own bound
 _MAX_NESTING: Final = 8
 _MAX_FIELDS: Final = 10_000
@@ -165,7 +166,11 @@ def describe(dtype: DType) -> object:
     """The dtype as JSON, for the structure. `parse` reads it back."""
     if dtype.memory is not None:
         return describe_numpy(dtype.memory)
-    return describe_numpy(dtype.numpy) if dtype.numpy is not None and dtype.numpy.names is not None and dtype is not C32 else dtype.name
+    return (
+        describe_numpy(dtype.numpy)
+        if dtype.numpy is not None and dtype.numpy.names is not None and dtype is not C32
+        else dtype.name
+    )
 
 
 def describe_numpy(dtype: "np.dtype[Any]") -> object | None:
@@ -174,7 +179,7 @@ def describe_numpy(dtype: "np.dtype[Any]") -> object | None:
         fields = []
         for name in dtype.names:
             inner, offset, *title = dtype.fields[name]  # type: ignore[index]  # there are fields where there are names
-            base, shape = (inner.subdtype if inner.subdtype is not None else (inner, ()))
+            base, shape = inner.subdtype if inner.subdtype is not None else (inner, ())
             described = describe_numpy(base)
             if described is None or title:
                 return None
@@ -234,7 +239,7 @@ def _parse_fields(document: dict[str, Any], nesting: int) -> "np.dtype[Any] | No
         formats.append((memory, tuple(shape)) if shape else memory)
         offsets.append(offset)
     try:
-        return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": itemsize})  # type: ignore[call-overload, no-any-return]  # NumPy's stubs know only literal dicts
+        return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": itemsize})
     except (TypeError, ValueError, SyntaxError):  # two fields of one name; SyntaxError is what NumPy calls some bad strings
         return None
 

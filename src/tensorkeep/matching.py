@@ -67,7 +67,9 @@ class Matcher:
         copies: bytes to be read into live tensors.
         wanted: trees of the file to be built anew, with their bytes in memory of their own.
         steps: changes made by the objects' own code, in order.
-        casts: copies whose dtype changes.
+        finish: done last, when all bytes are in place.
+        build: makes a part of the file anew; its bytes must be there.
+        read: makes one tensor of the file now, checked, for code that must see its values to plan.
     """
 
     def __init__(
@@ -77,13 +79,15 @@ class Matcher:
         selected: Callable[[str], bool],
         plan: "Callable[[Captured, Tree, str, Matcher], Result]",
         build: Callable[[Tree], object],
+        read: Callable[[LazyTensor], object],
     ) -> None:
-        self.cast, self.selected, self.plan, self.build = cast, selected, plan, build
+        self.cast, self.selected, self.plan, self.build, self.read = cast, selected, plan, build, read
         self.problems: list[Problem] = []
         self.copies: list[Copy] = []
         self.wanted: list[Tree] = []
         self.steps: list[Step] = []
         self.finish: list[Callable[[], object]] = []
+        self._absent: list[tuple[Problem, LazyTensor]] = []
         self._into: dict[int, LazyTensor] = {}  # by id of the live tensor: which tensor of the file goes there
 
     def fit(self, target: Tree, found: Tree, path: str) -> Result:
@@ -120,7 +124,7 @@ class Matcher:
                 self.problems.append(problem)
         return owner
 
-    def unfit(self, target: LazyTensor, found: Tree, path: str) -> Problem | None:
+    def unfit(self, target: LazyTensor, found: Tree, path: str, *, check_obstacle: bool = True) -> Problem | None:
         """Why what the file has cannot go into a live tensor, or None."""
         if not isinstance(found, LazyTensor):
             return Problem("kind", path, _describe(found), f"a tensor {target.spec}")
@@ -132,11 +136,12 @@ class Matcher:
             if not (self.cast and possible):
                 hint = "cast=True converts it" if possible else "cast=True does not convert these"
                 return Problem("dtype", path, str(found.dtype), str(target.dtype), hint)
-        if obstacle := cast(Live, target.source).obstacle():
+        if check_obstacle and (obstacle := cast(Live, target.source).obstacle()):
             return Problem("target", path, str(found.spec), obstacle)
-        # Two places of the target that share memory cannot hold two tensors of the file.
-        if (other := self._into.setdefault(id(target), found)) is not found:
-            return Problem("tied", path, f"{found.name} beside {other.name}", "one tensor, for the target ties these places")
+        # Two places of the target that share memory cannot hold two tensors of the file that differ.
+        other = self._into.setdefault(id(target), found)
+        if other is not found and other.tobytes() != found.tobytes():
+            return Problem("tied", path, f"{found.name} unlike {other.name}", "one tensor, for the target ties these places")
         return None
 
     def value(self, found: Tree) -> Result:
@@ -148,7 +153,15 @@ class Matcher:
         """The file lacks what the target has here: every leaf of it."""
         for leaf_path, leaf in walk(target, path):
             if self.selected(leaf_path):
-                self.problems.append(Problem("missing", leaf_path, "", _describe(leaf)))
+                problem = Problem("missing", leaf_path, "", _describe(leaf))
+                self.problems.append(problem)
+                if isinstance(leaf, LazyTensor):
+                    self._absent.append((problem, leaf))
+
+    def settle(self) -> None:
+        """Forget what is missing under one name but was found under another: tied tensors, of which many files keep one name."""
+        found = {id(problem) for problem, leaf in self._absent if id(leaf) in self._into}
+        self.problems = [problem for problem in self.problems if id(problem) not in found]
 
     def unexpected(self, found: Tree, path: str) -> None:
         """The file has what a model or optimizer does not."""
@@ -189,7 +202,8 @@ class Matcher:
                 return lambda: live(target)
         nodes = list(found)
         results = [
-            self.fit(child, nodes[number] if number < len(nodes) else MISSING, join(path, number)) for number, child in enumerate(target)
+            self.fit(child, nodes[number] if number < len(nodes) else MISSING, join(path, number))
+            for number, child in enumerate(target)
         ]
         results += [self.value(child) for child in nodes[len(results) :] if child is not LEFT_OUT]
         kind = type(target)

@@ -95,7 +95,9 @@ def _ints(document: object, count: int) -> list[int]:
 def _encode_moment(value: datetime | time) -> object:
     zone = value.tzinfo
     if zone is not None and (type(zone) is not timezone or zone.tzname(None) != timezone(zone.utcoffset(None)).tzname(None)):
-        raise Refused(f"a {type(value).__name__} in the time zone {zone}, which a file cannot keep; give it a fixed offset, such as UTC")
+        raise Refused(
+            f"a {type(value).__name__} in the time zone {zone}, which a file cannot keep; give it a fixed offset, such as UTC"
+        )
     return [value.isoformat(), value.fold]
 
 
@@ -230,6 +232,7 @@ DECODERS: Final[dict[str, Decode]] = {
     "scalar": _decode_scalar,
     "dtype": _decode_dtype,
 }
+
 
 def encode(value: object) -> object:
     """A plain value as JSON, or Refused."""

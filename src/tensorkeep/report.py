@@ -42,7 +42,9 @@ class Problem:
     hint: str = ""
 
     def __str__(self) -> str:
-        parts = [part for part in (self.found and f"file has {self.found}", self.wanted and f"target has {self.wanted}") if part]
+        parts = [
+            part for part in (self.found and f"file has {self.found}", self.wanted and f"target has {self.wanted}") if part
+        ]
         return f"{self.path or '(the whole)'}: {', '.join(parts)}" + (f" ({self.hint})" if self.hint else "")
 
 
@@ -118,7 +120,10 @@ def _table(problems: list[Problem]) -> list[str]:
         for problem in problems[:_SHOWN]
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = ["    " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False) if width) + f"  {row[3]}" for row in rows]
+    lines = [
+        "    " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False) if width) + f"  {row[3]}"
+        for row in rows
+    ]
     more = len(problems) - _SHOWN
     return [line.rstrip() for line in lines] + ([f"    ... and {more:,} more"] if more > 0 else [])
 
@@ -133,7 +138,11 @@ def make_report(problems: Sequence[Problem], *, casts: Sequence[Cast] = (), rena
     unexpected = [problem.path for problem in problems if problem.kind == "unexpected"]
     hints = _prefix_hints(missing, unexpected)
     if missing and unexpected and not hints:
-        problems = [_with_close_match(problem, unexpected) for problem in problems]
+        of_spec: dict[str, list[str]] = {}
+        for problem in problems:
+            if problem.kind == "unexpected":
+                of_spec.setdefault(problem.found, []).append(problem.path)
+        problems = [_with_close_match(problem, of_spec.get(problem.wanted, [])) for problem in problems]
     return Report(tuple(problems), tuple(casts), tuple(renamed), tuple(hints))
 
 

@@ -5,11 +5,11 @@ Lives here: `only` and `rename`, on trees. Lives elsewhere: whether what was tak
 
 import re
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-from tensorkeep.tree import Captured, Tree, children, join, like
+from tensorkeep.tree import Captured, Tree, children, join, like, walk
 
 Only = str | Callable[[str], bool]
 """A glob, of which `*` crosses dots, or a callable over the file's paths."""
@@ -81,7 +81,7 @@ def take(tree: Tree, only: Only | None, rename: Rename | None) -> tuple[Tree, li
     """The part of a tree that `only` selects, its leaves moved where `rename` says.
 
     Returns:
-        The tree, with `LEFT_OUT` where a leaf was not taken, and the (old, new) paths that differ.
+        The tree, with `LEFT_OUT` where a leaf was not taken, and the (old, new) paths of the leaves that moved.
 
     Raises:
         ValueError: two leaves get the same path, or one a path that is taken.
@@ -90,53 +90,76 @@ def take(tree: Tree, only: Only | None, rename: Rename | None) -> tuple[Tree, li
         tree = _pruned(tree, "", selector(only))
     if rename is None:
         return tree, []
+    new_paths = _new_paths(tree, renamer(rename))
     moved: list[tuple[str, str, Tree]] = []
-    tree = _without_moved(tree, "", renamer(rename), moved)
-    for old, new, leaf in moved:
-        _insert(tree, old, new, leaf)
-    return tree, [(old, new) for old, new, _ in moved]
+    tree = _without_moved(tree, "", new_paths, moved)
+    for old, new, node in moved:
+        _insert(tree, old, new, node)
+    return tree, [(old, new) for old, new in new_paths.items() if old != new]
 
 
 def _pruned(node: Tree, path: str, selected: Callable[[str], bool]) -> Tree:
-    return _mapped(node, path, lambda leaf_path, leaf: leaf if selected(leaf_path) else LEFT_OUT)
+    if isinstance(node, Captured):
+        return Captured(node.kind, node.cls, _pruned(node.state, path, selected))
+    inside = children(node)
+    if inside is None:
+        return node if selected(path) else LEFT_OUT
+    return _copied(node, ((key, _pruned(child, join(path, key), selected)) for key, child in inside))
+
+
+def _new_paths(tree: Tree, renamed: Callable[[str], str]) -> dict[str, str]:
+    new_paths: dict[str, str] = {}
+    for path, _ in walk(tree):
+        new_paths[path] = new = renamed(path)
+        if not isinstance(new, str):
+            raise TypeError(f"rename= gave {new!r:.80} for {path!r}; a path is wanted")
+    return new_paths
 
 
 class _Gone:
-    """Stands where a leaf was that moved elsewhere."""
+    """Stands where a node was that moved elsewhere."""
 
 
 _GONE: Final = _Gone()
 
 
-def _without_moved(node: Tree, path: str, renamed: Callable[[str], str], moved: list[tuple[str, str, Tree]]) -> Tree:
-    def visit(leaf_path: str, leaf: Tree) -> Tree:
-        new = renamed(leaf_path)
-        if not isinstance(new, str):
-            raise TypeError(f"rename= gave {new!r:.80} for {leaf_path!r}; a path is wanted")
-        if new == leaf_path:
-            return leaf
-        moved.append((leaf_path, new, leaf))
+def _without_moved(node: Tree, path: str, new_paths: Mapping[str, str], moved: list[tuple[str, str, Tree]]) -> Tree:
+    """The tree without what gets another path. A container whose leaves all move along with it moves whole, its keys kept."""
+    if path and (new := _destination(node, path, new_paths)) is not None:
+        moved.append((path, new, node))
         return _GONE
-
-    return _mapped(node, path, visit)
-
-
-def _mapped(node: Tree, path: str, visit: Callable[[str, Tree], Tree]) -> Tree:
-    """A copy of a tree with other leaves; those that are `_GONE` leave their dict."""
     if isinstance(node, Captured):
-        return Captured(node.kind, node.cls, _mapped(node.state, path, visit))
+        return Captured(node.kind, node.cls, _without_moved(node.state, path, new_paths, moved))
     inside = children(node)
     if inside is None:
-        return visit(path, node)
-    mapped = [(key, _mapped(child, join(path, key), visit)) for key, child in inside]
+        return node
+    return _copied(node, [(key, _without_moved(child, join(path, key), new_paths, moved)) for key, child in inside])
+
+
+def _destination(node: Tree, path: str, new_paths: Mapping[str, str]) -> str | None:
+    """Where a node moves to as a whole, or None."""
+    candidate: str | None = None
+    for old, _ in walk(node, path):
+        rest, new = old[len(path) :], new_paths[old]
+        if candidate is None:
+            if not new.endswith(rest) or new == old:
+                return None
+            candidate = new[: len(new) - len(rest)]
+        if new != candidate + rest:
+            return None
+    return candidate or None
+
+
+def _copied(node: Tree, items: Iterable[tuple[Any, Tree]]) -> Tree:
+    """A container like `node` with other children; those that are gone leave a dict, and a gap in a list."""
     if isinstance(node, dict):
         fresh = like(node)
-        for key, child in mapped:
+        for key, child in items:
             if child is not _GONE:
                 fresh[key] = child
         return fresh
-    items: list[Any] = [LEFT_OUT if child is _GONE else child for _, child in mapped]
-    return deque(items, node.maxlen) if isinstance(node, deque) else type(node)(items)
+    kept = [LEFT_OUT if child is _GONE else child for _, child in items]
+    return deque(kept, node.maxlen) if isinstance(node, deque) else type(node)(kept)
 
 
 def _insert(tree: Tree, old: str, new: str, leaf: Tree) -> None:

@@ -29,7 +29,9 @@ from tensorkeep.limits import Limits
 from tensorkeep.tensors import Array, LazyTensor, TensorSpec, as_bytes
 from tensorkeep.tree import Captured, Packed, Tree, join
 
-FACTORIES: Final[dict[str, type]] = {kind.__name__: kind for kind in (list, dict, set, tuple, int, float, complex, bool, str, bytes)}
+FACTORIES: Final[dict[str, type]] = {
+    kind.__name__: kind for kind in (list, dict, set, tuple, int, float, complex, bool, str, bytes)
+}
 """What a defaultdict may make: nothing else can be kept."""
 
 RESERVED: Final = "__metadata__"
@@ -210,7 +212,10 @@ def _pack_numbers(values: list[Any] | tuple[Any, ...]) -> Packed | None:
         array = np.array(values, dtype.numpy)
     except OverflowError:
         return None
-    return Packed("list" if type(values) is list else "tuple", LazyTensor(TensorSpec(dtype, array.shape), ArrayBytes(array), framework="plain"))
+    return Packed(
+        "list" if type(values) is list else "tuple",
+        LazyTensor(TensorSpec(dtype, array.shape), ArrayBytes(array), framework="plain"),
+    )
 
 
 def decode(document: object, stored: Mapping[str, LazyTensor], *, framework: str, file: str, limits: Limits) -> Tree:
@@ -353,7 +358,7 @@ class _Decoder:
         return TensorSpec(dtype, spec.shape[:-1])
 
     def tagged(self, document: dict[str, Any], path: str, depth: int) -> Tree:
-        tag = next(iter(document), None)
+        tag = next(iter(document), "")
         if tag == "dict":
             return dict(self.items(document[tag], path, depth))
         if tag == "tuple":
@@ -407,8 +412,8 @@ class _Decoder:
         return Packed(kind, tensor)
 
     def value(self, document: dict[str, Any]) -> object:
-        tag = next(iter(document), None)
-        decode = plain.DECODERS.get(tag) if tag is not None else None
+        tag = next(iter(document), "")
+        decode = plain.DECODERS.get(tag)
         if decode is None:
             raise FormatError(
                 self.file,

@@ -74,11 +74,17 @@ class Live(ByteSource, Protocol):
     def extent(self) -> tuple[int, int]:
         """First address, and the one after the last; (0, 0) where the memory is its own or not the host's."""
 
+    def unsaveable(self) -> str:
+        """Why it has no bytes to keep, or ""."""
+
     def obstacle(self) -> str:
         """Why nothing can be written into it, or ""."""
 
     def destination(self) -> memoryview | None:
         """Its memory, if bytes of the file can be read straight into it."""
+
+    def written(self) -> None:
+        """Bytes were put straight into `destination`."""
 
     def put(self, array: Array) -> None:
         """Write values into it, the slow way: other devices, other strides."""
@@ -125,7 +131,9 @@ class LazyTensor(msgspec.Struct, gc=False, eq=False):
         return iter(self.numpy())
 
     def __reduce__(self) -> Any:
-        raise TypeError(f"{self!r} is a handle into an open file and cannot be pickled: pass tensor.numpy(), or the file's name")
+        raise TypeError(
+            f"{self!r} is a handle into an open file and cannot be pickled: pass tensor.numpy(), or the file's name"
+        )
 
     def tobytes(self) -> bytes:
         """The bytes in C order, little-endian, checked: for C128 and the like 16 bytes an element, for F4 two elements a byte."""
@@ -165,7 +173,9 @@ class LazyTensor(msgspec.Struct, gc=False, eq=False):
         """Rows `start` to `stop` of the first axis."""
         each = math.prod(self.shape[1:])
         if not (self.dtype.fits(start * each) and self.dtype.fits(stop * each)):
-            raise IndexError(f"rows {start}:{stop} of {self!r} do not start and end on whole bytes; take the whole: tensor.numpy()")
+            raise IndexError(
+                f"rows {start}:{stop} of {self!r} do not start and end on whole bytes; take the whole: tensor.numpy()"
+            )
         return self._rows(start * each, stop * each, (stop - start, *self.shape[1:]))
 
     def _rows(self, start: int, stop: int, shape: tuple[int, ...]) -> Array:

@@ -25,20 +25,29 @@ _PLAIN: Final = frozenset({type(None), bool, int, float, complex, str, bytes, by
 
 
 def capture(state: object, limits: Limits) -> Tree:
-    """The tree of a state, over its live memory.
+    """The tree of a state to be kept, over its live memory.
 
     Raises:
         UnsupportedError: it holds itself, is nested too deeply, or an adapter cannot keep a part of it.
     """
-    capturing = _Capture(limits)
+    capturing = _Capture(limits, saving=True)
     tree = capturing.node(state, "", 0)
     capturing.warn_of_overlaps()
     return tree
 
 
+def capture_target(state: object, limits: Limits) -> Tree:
+    """The tree of a state to be filled: its tensors may have no memory yet.
+
+    Raises:
+        UnsupportedError: as for `capture`.
+    """
+    return _Capture(limits, saving=False).node(state, "", 0)
+
+
 class _Capture:
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
+    def __init__(self, limits: Limits, *, saving: bool) -> None:
+        self.limits, self.saving = limits, saving
         self.adapters: dict[type, Adapter | None] = {}
         self.by_id: dict[int, LazyTensor] = {}
         self.by_key: dict[Hashable, LazyTensor] | None = None  # made when the first tensor turns up that shares its memory
@@ -51,7 +60,7 @@ class _Capture:
         if kind is np.ndarray and (known := self.by_id.get(id(value))) is not None:
             return known
         if kind in _DICTS:
-            return self.dict(value, path, depth)
+            return self.mapping(value, path, depth)
         if kind in _SEQUENCES:
             self.enter(value, path, depth)
             items = [self.node(child, join(path, number), depth + 1) for number, child in enumerate(value)]
@@ -60,9 +69,9 @@ class _Capture:
         if kind is LazyTensor:  # of an opened file: its bytes go from file to file
             return self.by_id.setdefault(id(value), LazyTensor(value.spec, value.source, value.framework))
         adapter = self.adapters[kind] if kind in self.adapters else self.find(value)
-        return value if adapter is None else self.object(adapter, value, path, depth)
+        return value if adapter is None else self.captured(adapter, value, path, depth)
 
-    def dict(self, value: dict[Any, Any], path: str, depth: int) -> Tree:
+    def mapping(self, value: dict[Any, Any], path: str, depth: int) -> Tree:
         self.enter(value, path, depth)
         fresh = like(value)
         prefix = f"{path}." if path else ""
@@ -82,12 +91,16 @@ class _Capture:
         self.adapters[type(value)] = adapter = table.find(value)
         return adapter
 
-    def object(self, adapter: Adapter, value: object, path: str, depth: int) -> Tree:
+    def captured(self, adapter: Adapter, value: object, path: str, depth: int) -> Tree:
         try:
             made = adapter.capture(value)
         except UnsupportedError as error:  # the adapter does not know the path
-            raise UnsupportedError(join(path, error.path) if error.path else path, error.reason, hint=error.hint) from error.__cause__
+            raise UnsupportedError(
+                join(path, error.path) if error.path else path, error.reason, hint=error.hint
+            ) from error.__cause__
         if isinstance(made, LazyTensor):
+            if self.saving and (reason := cast(Live, made.source).unsaveable()):
+                raise UnsupportedError(path, reason)
             return self.tensor(made, value)
         if isinstance(made, Captured):
             self.enter(value, path, depth)
@@ -116,7 +129,9 @@ class _Capture:
         for low, high, _ in extents:
             if low < reach and high > low:
                 warnings.warn(
-                    TensorkeepWarning("some tensors are overlapping views of one memory; each is stored by itself, and they come back apart"),
+                    TensorkeepWarning(
+                        "some tensors are overlapping views of one memory; each is stored by itself, and they come back apart"
+                    ),
                     stacklevel=5,
                 )
                 return

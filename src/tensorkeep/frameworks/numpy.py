@@ -41,11 +41,16 @@ class LiveArray(msgspec.Struct, gc=False):
     def read(self, start: int, stop: int) -> memoryview:
         return as_bytes(self.array if self._as_stored() else self._copy())[start:stop]
 
+    def unsaveable(self) -> str:
+        return ""
+
     def obstacle(self) -> str:
         return "" if self.array.flags.writeable else "a read-only array"
 
     def destination(self) -> memoryview | None:
         return as_bytes(self.array) if self._as_stored() and self.array.flags.writeable else None
+
+    def written(self) -> None: ...
 
     def put(self, array: Array) -> None:
         self.array[...] = array
@@ -88,7 +93,11 @@ def _why(array: Array, dtype: dtypes.DType | None) -> str:
     if dtype is not None:
         return f"a {type(array).__module__}.{type(array).__qualname__}, which holds more than an array does"
     if array.dtype.hasobject or array.dtype.kind == "T":
-        return f"an array of Python objects (dtype {array.dtype})" if array.dtype.kind != "T" else "an array of strings of variable width"
+        return (
+            f"an array of Python objects (dtype {array.dtype})"
+            if array.dtype.kind != "T"
+            else "an array of strings of variable width"
+        )
     return f"an array of {array.dtype}, whose bytes differ from machine to machine"
 
 

@@ -41,7 +41,9 @@ class RecordsAdapter:
         extra = sorted(set(getattr(obj, "__dict__", ())) - set(names))
         if extra:
             raise UnsupportedError(
-                extra[0], f"an attribute of a {cls.__qualname__} that is no field of the dataclass", hint="Make it a field, or delete it."
+                extra[0],
+                f"an attribute of a {cls.__qualname__} that is no field of the dataclass",
+                hint="Make it a field, or delete it.",
             )
         if isinstance(obj, (dict, list, set)):
             raise UnsupportedError("", f"{cls.__qualname__} is a dataclass and a {type(obj).__mro__[-2].__name__} in one")

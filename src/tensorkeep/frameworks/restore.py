@@ -16,7 +16,7 @@ from tensorkeep import dtypes
 from tensorkeep.contents import Contents, Placed
 from tensorkeep.errors import FormatError, MismatchError, RestoreInterrupted, TensorkeepWarning
 from tensorkeep.frameworks import table
-from tensorkeep.frameworks.capture import capture
+from tensorkeep.frameworks.capture import capture_target
 from tensorkeep.frameworks.protocols import Arrays
 from tensorkeep.limits import Limits
 from tensorkeep.matching import Copy, Matcher, Result, Step
@@ -37,7 +37,9 @@ class Builder:
         types: classes that may come back as themselves, by `__qualname__`.
     """
 
-    def __init__(self, file: str, *, framework: str | None = None, device: str | None = None, types: Mapping[str, type] | None = None) -> None:
+    def __init__(
+        self, file: str, *, framework: str | None = None, device: str | None = None, types: Mapping[str, type] | None = None
+    ) -> None:
         self.file, self.device, self.types = file, device, types or {}
         self.forced: Arrays | None = None if framework is None else table.arrays(framework, forced=True)
         self.numpy = cast(Arrays, table.arrays("numpy"))
@@ -51,9 +53,12 @@ class Builder:
     def tensor(self, tensor: LazyTensor) -> object:
         made = self.made.get(id(tensor))
         if made is None:
-            arrays = self.forced or self.by_framework.get(tensor.framework) or self.arrays(tensor.framework)
-            made = self.made[id(tensor)] = arrays.build(self.placed[id(tensor)], tensor.spec, self.device)
+            made = self.made[id(tensor)] = self.make(tensor, self.placed[id(tensor)])
         return made
+
+    def make(self, tensor: LazyTensor, placed: Placed) -> object:
+        arrays = self.forced or self.by_framework.get(tensor.framework) or self.arrays(tensor.framework)
+        return arrays.build(placed, tensor.spec, self.device)
 
     def arrays(self, framework: str) -> Arrays:
         found = self.by_framework[framework] = table.arrays(framework) or self.numpy
@@ -131,11 +136,16 @@ def into(
         CorruptError: a digest is wrong. Nothing was changed.
         RestoreInterrupted: the file failed or changed during the last copy.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TensorkeepWarning)  # of overlaps, which concern whoever saves
-        live = capture(target, limits)
-    matcher = Matcher(cast=cast_dtypes, selected=selected, plan=_plan, build=builder.build)
+    live = capture_target(target, limits)
+    matcher = Matcher(
+        cast=cast_dtypes,
+        selected=selected,
+        plan=_plan,
+        build=builder.build,
+        read=lambda tensor: builder.make(tensor, contents.storage.place([tensor], None)[0]),
+    )
     result = matcher.fit(live, tree, "")
+    matcher.settle()
     report = make_report(matcher.problems, renamed=renamed)
     if matcher.problems and strict:
         raise MismatchError(contents.file, report)
@@ -167,7 +177,7 @@ class _Prepared:
     """Copies sorted by how they are made: bytes straight into memory, or values that were read and cast before."""
 
     def __init__(self, copies: list[Copy], contents: Contents, progress: Progress | None) -> None:
-        self.straight: list[tuple[str, LazyTensor, memoryview]] = []
+        self.straight: list[tuple[Copy, memoryview]] = []
         self.by_value: list[tuple[Copy, Any]] = []
         self.casts: list[Cast] = []
         self.progress = progress
@@ -177,7 +187,7 @@ class _Prepared:
             if memory is None:
                 others.append(copy)
             else:
-                self.straight.append((copy.path, copy.source, memory))
+                self.straight.append((copy, memory))
         places = contents.storage.place([copy.source for copy in others], None)
         for copy, placed in zip(others, places, strict=True):
             self.by_value.append((copy, self._value(copy, placed)))
@@ -200,7 +210,9 @@ def _apply(steps: Sequence[Step]) -> None:
             step.apply()
         except BaseException as error:
             _undo(steps[: number + 1], error)
-            error.add_note(f"tensorkeep: raised while restoring {step.path or 'the target'}; every object has its former state back")
+            error.add_note(
+                f"tensorkeep: raised while restoring {step.path or 'the target'}; every object has its former state back"
+            )
             raise
 
 
@@ -214,17 +226,19 @@ def _undo(steps: Sequence[Step], error: BaseException) -> None:
 
 def _write(prepared: _Prepared, contents: Contents, before: object, steps: Sequence[Step]) -> None:
     """The last copy. Only the file itself can fail here."""
-    names = [path for path, _, _ in prepared.straight]
+    names = [copy.path for copy, _ in prepared.straight]
     if contents.storage.identity() != before:
         error = MismatchError(contents.file, "  The file changed while it was being checked; load it again.")
         _undo(steps, error)
         raise error
     try:
-        contents.storage.fill([(source, memory) for _, source, memory in prepared.straight], prepared.progress)
+        contents.storage.fill([(copy.source, memory) for copy, memory in prepared.straight], prepared.progress)
     except OSError as error:
         raise RestoreInterrupted(contents.file, str(error), written=names, intact=len(prepared.by_value)) from error
     if contents.storage.identity() != before:
         raise RestoreInterrupted(contents.file, "the file changed", written=names, intact=len(prepared.by_value))
+    for copy, _ in prepared.straight:
+        copy.live.written()
     for copy, value in prepared.by_value:
         copy.live.put(value)
 
@@ -232,7 +246,10 @@ def _write(prepared: _Prepared, contents: Contents, before: object, steps: Seque
 @contextmanager
 def _unless_interrupted() -> Iterator[None]:
     """Hold Ctrl-C back until the copy has ended: half a copy would be a mixture."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
         yield
         return
     caught: list[int] = []

@@ -22,7 +22,9 @@ class RngAdapter:
     kinds = frozenset({"rng.python", "rng.generator", "rng.bits", "rng.legacy"})
 
     def owns(self, obj: object) -> bool:
-        return isinstance(obj, (np.random.Generator, np.random.BitGenerator, np.random.RandomState)) or type(obj) is random.Random
+        return (
+            isinstance(obj, (np.random.Generator, np.random.BitGenerator, np.random.RandomState)) or type(obj) is random.Random
+        )
 
     def capture(self, obj: Any) -> Tree:
         if isinstance(obj, random.Random):
@@ -65,7 +67,11 @@ class RngAdapter:
             former.append(_get(obj))
             _set(obj, loaded())
 
-        matcher.steps.append(Step(path, apply, lambda: [_set(obj, state) for state in former]))
+        def undo() -> None:
+            for before in former:
+                _set(obj, before)
+
+        matcher.steps.append(Step(path, apply, undo))
         return lambda: obj
 
 

@@ -90,12 +90,16 @@ def lay_out_state(tree: Tree, metadata: Mapping[str, Any], limits: Limits = DEFA
     blank_digests = _blank_base64(len(grid) * DIGEST_BYTES)
     document = msgspec.json.encode(encoded.document)
     text = msgspec.json.encode(
-        Document(VERSION, _ZEROS.decode(), blank_digests, f"tensorkeep {__version__}", encoded.framework, msgspec.Raw(document), own)
+        Document(
+            VERSION, _ZEROS.decode(), blank_digests, f"tensorkeep {__version__}", encoded.framework, msgspec.Raw(document), own
+        )
     )
     everything = {"format": texts.pop("format", MARK), KEY: text.decode(), **texts}
     blank = render_header(spans, everything)
     if len(blank) > limits.header_bytes:
-        raise UnsupportedError("", _too_large(len(blank), limits, len(document), len(blank_digests), everything), hint="Save it in parts.")
+        raise UnsupportedError(
+            "", _too_large(len(blank), limits, len(document), len(blank_digests), everything), hint="Save it in parts."
+        )
     before = msgspec.json.encode({METADATA: {"format": everything["format"]}})[:-2] + b',"' + KEY.encode() + b'":"'
     root_at = 8 + len(before) + len(_escaped(f'{{"version":"{VERSION}","root":"'))
     digests_at = root_at + ROOT_DIGITS + len(_escaped('","digests":"'))
@@ -121,7 +125,9 @@ def _split_metadata(metadata: Mapping[str, Any], limits: Limits) -> tuple[msgspe
         if not isinstance(key, str) or not is_utf8(key):
             raise UnsupportedError(f"metadata {key!r:.80}", "a key that is no text")
         if key == KEY:
-            raise UnsupportedError(f"metadata {key!r}", "this key is where the file keeps its structure and digests", hint="Take another name.")
+            raise UnsupportedError(
+                f"metadata {key!r}", "this key is where the file keeps its structure and digests", hint="Take another name."
+            )
         if isinstance(value, str) and is_utf8(value):
             texts[key] = str(value)
         elif key == "format":
@@ -133,7 +139,9 @@ def _split_metadata(metadata: Mapping[str, Any], limits: Limits) -> tuple[msgspe
     encoded = structure.encode(others, limits)
     if encoded.tensors:
         raise UnsupportedError(
-            f"metadata {next(iter(encoded.tensors))!r}", "a tensor, or a text or list that is long enough to be one", hint="Put it in the state."
+            f"metadata {next(iter(encoded.tensors))!r}",
+            "a tensor, or a text or list that is long enough to be one",
+            hint="Put it in the state.",
         )
     return msgspec.Raw(msgspec.json.encode(encoded.document)), texts
 

@@ -104,7 +104,10 @@ class FileStorage:
     def add_digests(self, digests: bytes) -> None:
         grid = grid_of([span.stop - span.start for span in self.header.spans.values()])
         if len(digests) != len(grid) * DIGEST_BYTES:
-            raise FormatError(self.file.name, f"{len(digests):,} bytes of digests, where its {len(grid):,} chunks need {len(grid) * DIGEST_BYTES:,}")
+            raise FormatError(
+                self.file.name,
+                f"{len(digests):,} bytes of digests, where its {len(grid):,} chunks need {len(grid) * DIGEST_BYTES:,}",
+            )
         self.grid, self.digests, self.good = grid, digests, bytearray(len(grid))
 
     def identity(self) -> object:
@@ -160,12 +163,21 @@ class FileStorage:
         at = self.header.data_start
         inside = self.paths(start, stop)
         return CorruptError(
-            file=self.file.name, path=inside[0], span=(at + start, at + stop), found=found.hex(), wanted=wanted.hex(), also=inside[1:]
+            file=self.file.name,
+            path=inside[0],
+            span=(at + start, at + stop),
+            found=found.hex(),
+            wanted=wanted.hex(),
+            also=inside[1:],
         )
 
     def paths(self, start: int, stop: int) -> list[str]:
         """The tensors that have bytes between two offsets of the data."""
-        return [path for path, span in self.header.spans.items() if span.start < stop and span.stop > start and span.stop > span.start]
+        return [
+            path
+            for path, span in self.header.spans.items()
+            if span.start < stop and span.stop > start and span.stop > span.start
+        ]
 
     def check(self, tensors: Iterable[LazyTensor], progress: Progress | None) -> None:
         grid = self.grid
@@ -220,10 +232,14 @@ class FileStorage:
         starts = [start for start, _ in ranges]
         numbers = np.searchsorted(starts, [source.start for source in sources], side="right") - 1 if ranges else []
         empty = np.empty(0, np.uint8)
-        return [
-            (memory[number], source.start - starts[number]) if source.stop > source.start else (empty, 0)
-            for source, number in zip(sources, map(int, numbers), strict=True)
-        ] if ranges else [(empty, 0) for _ in sources]
+        return (
+            [
+                (memory[number], source.start - starts[number]) if source.stop > source.start else (empty, 0)
+                for source, number in zip(sources, map(int, numbers), strict=True)
+            ]
+            if ranges
+            else [(empty, 0) for _ in sources]
+        )
 
     def _ranges(self, sources: Sequence[FileBytes]) -> list[tuple[int, int]]:
         """Ranges of the data that hold these tensors, whole chunks where there are digests; none crosses the end of a large tensor."""
@@ -334,13 +350,17 @@ def read_contents(file: File, *, verify: bool, mmap: bool | None, limits: Limits
     file.read_into(LENGTH_BYTES, memoryview(text))
     header = parse_header(bytes(text), file.nbytes, file=file.name, limits=limits)
     storage = FileStorage(file, header, verify=verify, mmap=mmap)
-    stored = {path: LazyTensor(span.spec, FileBytes(storage, span.start, span.stop), name=path) for path, span in header.spans.items()}
+    stored = {
+        path: LazyTensor(span.spec, FileBytes(storage, span.start, span.stop), name=path) for path, span in header.spans.items()
+    }
     if KEY not in header.metadata:
         return Contents(file.name, "safetensors", dict(stored), stored, storage, dict(header.metadata), file.nbytes)
     return _model_file(file, bytes(prefix) + bytes(text), header, storage, stored, limits)
 
 
-def _model_file(file: File, head: bytes, header: Header, storage: FileStorage, stored: dict[str, LazyTensor], limits: Limits) -> Contents:
+def _model_file(
+    file: File, head: bytes, header: Header, storage: FileStorage, stored: dict[str, LazyTensor], limits: Limits
+) -> Contents:
     text = header.metadata[KEY].encode()
     _check_version(text, file.name)
     try:
@@ -386,8 +406,12 @@ def _check_version(text: bytes, file: str) -> None:
     major = found.version.partition(".")[0]
     if major != VERSION.partition(".")[0]:
         release = found.writer.partition(" ")[2]
-        wanted = f"'tensorkeep>={release}'" if release and all(part.isalnum() for part in release.split(".")) else "-U tensorkeep"
-        raise FormatError(file, f"version {found.version[:20]} of the format, this release reads {VERSION}", hint=f"pip install {wanted}")
+        wanted = (
+            f"'tensorkeep>={release}'" if release and all(part.isalnum() for part in release.split(".")) else "-U tensorkeep"
+        )
+        raise FormatError(
+            file, f"version {found.version[:20]} of the format, this release reads {VERSION}", hint=f"pip install {wanted}"
+        )
 
 
 def check_root(head: bytes, root: str, file: str) -> None:
@@ -398,7 +422,8 @@ def check_root(head: bytes, root: str, file: str) -> None:
     """
     digits = root.encode()
     well_formed = len(digits) == ROOT_DIGITS and all(digit in b"0123456789abcdef" for digit in digits)
-    found = digest(head.replace(digits, b"0" * ROOT_DIGITS)).hex() if well_formed and head.count(digits) == 1 else "0" * ROOT_DIGITS
+    found = (
+        digest(head.replace(digits, b"0" * ROOT_DIGITS)).hex() if well_formed and head.count(digits) == 1 else "0" * ROOT_DIGITS
+    )
     if found != root or not well_formed:
         raise CorruptError(file=file, path="(header)", span=(0, len(head)), found=found, wanted=root)
-

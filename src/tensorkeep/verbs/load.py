@@ -108,7 +108,19 @@ def load(
         array([0., 1., 2.])
     """
     with open_contents(path, verify=verify, mmap=mmap, limits=limits) as contents:
-        return _load(contents, into, framework, device, only, rename, strict, cast, types, limits, progress)
+        return _load(
+            contents,
+            into=into,
+            framework=framework,
+            device=device,
+            only=only,
+            rename=rename,
+            strict=strict,
+            cast=cast,
+            types=types,
+            limits=limits,
+            progress=progress,
+        )
 
 
 def loads(data: "bytes | bytearray | memoryview", **options: Any) -> Any:
@@ -130,27 +142,23 @@ def loads(data: "bytes | bytearray | memoryview", **options: Any) -> Any:
         (1, 2)
     """
     verify, limits = options.pop("verify", True), options.pop("limits", None)
-    values = {name: options.pop(name, None) for name in ("into", "framework", "device", "only", "rename")}
-    strict, cast = options.pop("strict", True), options.pop("cast", False)
-    types, progress = options.pop("types", ()), options.pop("progress", None)
-    if options:
-        raise TypeError(f"loads() has no argument {next(iter(options))!r}")
     with of_bytes(data, name="<bytes>", verify=verify, limits=limits) as contents:
-        return _load(contents, *values.values(), strict, cast, types, limits, progress)
+        return _load(contents, limits=limits, **options)
 
 
 def _load(
     contents: Contents,
-    into: Any,
-    framework: str | None,
-    device: Any,
-    only: Only | None,
-    rename: Rename | None,
-    strict: bool,
-    cast: bool,
-    types: Iterable[type],
-    limits: Limits | None,
-    progress: Progress | None,
+    *,
+    into: Any = None,
+    framework: str | None = None,
+    device: Any = None,
+    only: Only | None = None,
+    rename: Rename | None = None,
+    strict: bool = True,
+    cast: bool = False,
+    types: Iterable[type] = (),
+    limits: Limits | None = None,
+    progress: Progress | None = None,
 ) -> Any:
     tree, renamed = take(contents.tree, only, rename)
     builder = restore.Builder(

@@ -15,7 +15,26 @@ from tensorkeep.modelfile.write import write_at_offsets, write_in_order
 from tensorkeep.workers import Progress
 
 _OTHERS: Final = frozenset(
-    {".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle", ".joblib", ".h5", ".hdf5", ".keras", ".npz", ".npy", ".onnx", ".gguf", ".msgpack", ".json", ".zip", ".tar"}
+    {
+        ".pt",
+        ".pth",
+        ".ckpt",
+        ".bin",
+        ".pkl",
+        ".pickle",
+        ".joblib",
+        ".h5",
+        ".hdf5",
+        ".keras",
+        ".npz",
+        ".npy",
+        ".onnx",
+        ".gguf",
+        ".msgpack",
+        ".json",
+        ".zip",
+        ".tar",
+    }
 )
 
 
@@ -70,14 +89,18 @@ def save(
     suffix = os.path.splitext(os.fsdecode(name))[1].lower()
     if suffix in _OTHERS:
         warnings.warn(
-            TensorkeepWarning(f"{name}: a model file is a safetensors file, but others take {suffix} for another format; .safetensors suits it"),
+            TensorkeepWarning(
+                f"{name}: a model file is a safetensors file, but others take {suffix} for another format; .safetensors suits it"
+            ),
             stacklevel=2,
         )
     with local.replacing(name, nbytes=layout.nbytes, durable=durable, overwrite=overwrite) as pending:
         write_at_offsets(layout, pending, progress)
 
 
-def dumps(obj: Any, *, metadata: Mapping[str, Any] | None = None, limits: Limits | None = None, progress: Progress | None = None) -> bytes:
+def dumps(
+    obj: Any, *, metadata: Mapping[str, Any] | None = None, limits: Limits | None = None, progress: Progress | None = None
+) -> bytes:
     """A model, or any state, as the bytes of a model file.
 
     Args:

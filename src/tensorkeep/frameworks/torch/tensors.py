@@ -1,0 +1,286 @@
+"""PyTorch's tensors: dense ones over live memory; sparse ones and subclasses as the tensors that they are made of."""
+
+from collections.abc import Hashable, Mapping
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import torch
+from torch.nn.parameter import is_lazy
+
+from tensorkeep import dtypes
+from tensorkeep.contents import Placed
+from tensorkeep.dtypes import DType
+from tensorkeep.errors import UnsupportedError
+from tensorkeep.matching import Matcher, Result, Step, live
+from tensorkeep.tensors import Array, LazyTensor, TensorSpec, as_array, as_bytes
+from tensorkeep.tree import Captured, Tree
+
+_NAMES: Final = {
+    "BOOL": "bool",
+    "U8": "uint8",
+    "I8": "int8",
+    "U16": "uint16",
+    "I16": "int16",
+    "U32": "uint32",
+    "I32": "int32",
+    "U64": "uint64",
+    "I64": "int64",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F32": "float32",
+    "F64": "float64",
+    "C32": "complex32",
+    "C64": "complex64",
+    "C128": "complex128",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E8M0": "float8_e8m0fnu",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "F4": "float4_e2m1fn_x2",  # two elements in one
+}
+TORCH_OF: Final = {name: getattr(torch, torch_name) for name, torch_name in _NAMES.items() if hasattr(torch, torch_name)}
+_DTYPE_OF: Final[dict[Any, DType]] = {
+    torch_dtype: dtypes.STANDARD.get(name) or {"C32": dtypes.C32, "C128": dtypes.C128}[name]
+    for name, torch_dtype in TORCH_OF.items()
+}
+
+# Types that NumPy cannot take from PyTorch or the other way: their bytes go over as integers of the same width.
+_AS_INTEGERS: Final = {
+    dtype: {8: torch.uint8, 16: torch.int16, 32: torch.int32}[dtype.itemsize * 8]
+    for name, dtype in TORCH_OF.items()
+    if name == "BF16" or name == "C32" or name.startswith(("F8", "F4"))
+}
+_NUMPY_OF: Final = {
+    name: np.dtype({torch.uint8: np.uint8, torch.int16: np.int16, torch.int32: np.int32}[_AS_INTEGERS[dtype]])
+    if dtype in _AS_INTEGERS
+    else np.dtype(_NAMES[name])
+    for name, dtype in TORCH_OF.items()
+}
+_X2: Final = TORCH_OF.get("F4")
+_DENSE: Final = (torch.Tensor, torch.nn.Parameter)
+_COMPRESSED: Final = {
+    str(layout).removeprefix("torch."): layout
+    for layout in (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
+}
+
+
+class LiveTensor(msgspec.Struct, gc=False):
+    """The bytes of a dense tensor in use."""
+
+    tensor: Any
+    dtype: DType
+
+    def owner(self) -> object:
+        return self.tensor
+
+    def key(self) -> Hashable:
+        tensor = self.tensor
+        if is_lazy(tensor) or tensor.numel() == 0 or tensor.is_meta:
+            return id(tensor)
+        return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device, tensor.is_conj(), tensor.is_neg()
+
+    def extent(self) -> tuple[int, int]:
+        tensor = self.tensor
+        if is_lazy(tensor) or tensor.numel() == 0 or tensor.device.type != "cpu":
+            return 0, 0
+        low = tensor.data_ptr()
+        reach = sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.stride(), strict=True))
+        return low, low + (reach + 1) * tensor.element_size()
+
+    def unsaveable(self) -> str:
+        if is_lazy(self.tensor):
+            return "a parameter that is not initialized yet; run the model once, or load into it first"
+        return "a tensor on the meta device, which has no values" if self.tensor.is_meta else ""
+
+    def view(self) -> Array | None:
+        tensor = self.tensor
+        if tensor.device.type != "cpu" or not tensor.is_contiguous() or tensor.is_conj() or tensor.is_neg():
+            return None
+        return _numpy(tensor)
+
+    def read(self, start: int, stop: int) -> memoryview:
+        tensor = self.tensor.detach()
+        if tensor.is_conj() or tensor.is_neg():
+            tensor = tensor.resolve_conj().resolve_neg()
+        return as_bytes(_numpy(tensor.cpu().contiguous()))[start:stop]
+
+    def obstacle(self) -> str:
+        tensor = self.tensor
+        if tensor.is_meta:
+            return "a tensor on the meta device, which has no memory"
+        if any(stride == 0 and length > 1 for length, stride in zip(tensor.shape, tensor.stride(), strict=True)):
+            return "an expanded tensor, several of whose elements are one"
+        return (
+            "an inference tensor, which nothing may write to"
+            if tensor.is_inference() and not torch.is_inference_mode_enabled()
+            else ""
+        )
+
+    def destination(self) -> memoryview | None:
+        array = self.view()
+        return None if array is None else as_bytes(array)
+
+    def written(self) -> None:
+        torch.autograd.graph.increment_version(self.tensor)  # autograd notices, as after copy_
+
+    def put(self, array: Array) -> None:
+        with torch.no_grad():
+            self.tensor.copy_(as_tensor(array, self.dtype))
+
+
+def capture(tensor: Any) -> Tree:
+    """A tensor as a LazyTensor over its memory, or as the tensors it is made of."""
+    cls = type(tensor)
+    if cls not in _DENSE and not isinstance(tensor, torch.nn.Parameter):
+        if hasattr(tensor, "__tensor_flatten__"):
+            return _capture_subclass(tensor)
+        if not isinstance(tensor, torch.nn.Buffer):
+            raise UnsupportedError(
+                "",
+                f"a tensor of class {cls.__module__}.{cls.__qualname__}, which has no __tensor_flatten__",
+                hint="Pass tensor.as_subclass(torch.Tensor) if its values are all it holds.",
+            )
+    elif hasattr(tensor, "__tensor_flatten__"):  # a Parameter around a subclass
+        return _capture_subclass(tensor)
+    if is_lazy(tensor):
+        return LazyTensor(TensorSpec(dtypes.F32, (0,)), LiveTensor(tensor, dtypes.F32), "torch")  # no shape yet, and no bytes
+    if tensor.layout is not torch.strided:
+        return _capture_sparse(tensor)
+    dtype = _DTYPE_OF.get(tensor.dtype)
+    if dtype is None:
+        raise UnsupportedError(
+            "", f"a tensor of {tensor.dtype}", hint="Quantized tensors: pass tensor.int_repr(), the scale and the zero point."
+        )
+    shape = tuple(tensor.shape)
+    if tensor.dtype is _X2:
+        shape = (*shape[:-1], 2 * shape[-1]) if shape else (2,)
+    return LazyTensor(TensorSpec(dtype, shape), LiveTensor(tensor, dtype), "torch")
+
+
+def _numpy(tensor: Any) -> Array:
+    """The memory of a contiguous tensor of the host, whatever its dtype."""
+    integers = _AS_INTEGERS.get(tensor.dtype)
+    flat = tensor.detach()
+    array: Array = (flat if integers is None else flat.view(integers)).numpy()
+    return array
+
+
+def as_tensor(array: Array, dtype: DType) -> Any:
+    """A NumPy array as a tensor, over the same memory where that can be."""
+    if not array.flags.writeable or not array.flags.c_contiguous:
+        array = array.copy()
+    return (
+        TorchArrays().build((array.reshape(-1).view(np.uint8), 0), TensorSpec(dtype, array.shape), None)
+        if array.size
+        else torch.empty(array.shape, dtype=TORCH_OF[dtype.name])
+    )
+
+
+class TorchArrays:
+    """Tensors over bytes of a file, each with a storage of its own."""
+
+    def build(self, placed: Placed, spec: TensorSpec, device: str | None) -> object:
+        raw = _NUMPY_OF.get(spec.dtype.name)
+        if raw is None or spec.dtype.numpy is None or (spec.dtype.bits == 8 and spec.dtype.name == "F4"):
+            return as_array(*placed, spec)  # texts and the like, which PyTorch has no tensors for
+        shape = spec.shape
+        if spec.dtype.bits == 4:
+            if not shape or shape[-1] % 2:
+                return as_array(*placed, spec)
+            shape = (*shape[:-1], shape[-1] // 2)
+        buffer, offset = placed
+        array: Array = np.ndarray(shape, raw, buffer, offset)
+        if not array.flags.aligned:
+            array = array.copy()
+        tensor = torch.from_numpy(array)
+        torch_dtype = TORCH_OF[spec.dtype.name]
+        if torch_dtype in _AS_INTEGERS:
+            tensor = tensor.view(torch_dtype)
+        return tensor if device is None else tensor.to(device)
+
+
+def _capture_sparse(tensor: Any) -> Captured:
+    layout = str(tensor.layout).removeprefix("torch.")
+    plain = tensor.detach()
+    if tensor.layout is torch.sparse_coo:
+        state = {"indices": plain._indices(), "values": plain._values(), "coalesced": plain.is_coalesced()}
+    elif layout in ("sparse_csr", "sparse_bsr"):
+        state = {"compressed": plain.crow_indices(), "plain": plain.col_indices(), "values": plain.values()}
+    elif layout in ("sparse_csc", "sparse_bsc"):
+        state = {"compressed": plain.ccol_indices(), "plain": plain.row_indices(), "values": plain.values()}
+    else:
+        raise UnsupportedError("", f"a tensor of layout {tensor.layout}", hint="Pass tensor.to_dense().")
+    return Captured("torch.sparse", layout, {**state, "size": list(tensor.shape)}, origin=tensor)
+
+
+def rebuild_sparse(layout: str, state: Any) -> object:
+    """A sparse tensor from its parts, checked by PyTorch; the parts themselves where they are no tensors of PyTorch."""
+    values, size = state["values"], [int(length) for length in state["size"]]
+    if not isinstance(values, torch.Tensor):
+        return state
+    if layout == "sparse_coo":
+        made = torch.sparse_coo_tensor(state["indices"], values, size, check_invariants=True)
+        return made._coalesced_(True) if state["coalesced"] is True and made.clone().coalesce()._nnz() == made._nnz() else made
+    return torch.sparse_compressed_tensor(
+        state["compressed"], state["plain"], values, size, layout=_COMPRESSED[layout], check_invariants=True
+    )
+
+
+def plan_sparse(target: Captured, state: Tree, path: str, matcher: Matcher) -> Result:
+    """Sparse values are copied by PyTorch itself: how many there are may differ."""
+    obj: Any = target.origin
+    if not isinstance(state, dict) or state.get("size") != list(obj.shape):
+        found = state.get("size") if isinstance(state, dict) else type(state).__name__
+        matcher.problem("shape", path, str(found), str(list(obj.shape)))
+        return lambda: obj
+    loaded = matcher.value(Captured(target.kind, target.cls, state))
+    former: list[Any] = []
+
+    def apply() -> None:
+        former.append(obj.detach().clone())
+        with torch.no_grad():
+            obj.copy_(loaded())
+
+    def undo() -> None:
+        with torch.no_grad():
+            for value in former:
+                obj.copy_(value)
+
+    matcher.steps.append(Step(path, apply, undo))
+    return lambda: obj
+
+
+def _capture_subclass(tensor: Any) -> Captured:
+    names, context = tensor.__tensor_flatten__()
+    state = {
+        "tensors": {name: getattr(tensor, name) for name in names},
+        "context": context,
+        "size": [int(length) for length in tensor.size()],
+        "stride": [int(step) for step in tensor.stride()],
+    }
+    plain = tensor.data if isinstance(tensor, torch.nn.Parameter) else tensor
+    return Captured("torch.subclass", type(plain).__qualname__, state, origin=tensor)
+
+
+def rebuild_subclass(name: str, state: Any, types: Mapping[str, type]) -> object:
+    """A tensor subclass, where the caller passed its class; else the tensors that it is made of."""
+    cls: Any = types.get(name)
+    if cls is None:
+        return state
+    return cls.__tensor_unflatten__(state["tensors"], state["context"], torch.Size(state["size"]), tuple(state["stride"]))
+
+
+def plan_subclass(target: Captured, state: Tree, path: str, matcher: Matcher) -> Result:
+    """Fill the inner tensors; everything else about the two must be equal."""
+    obj = target.origin
+    if not isinstance(state, dict) or not isinstance(state.get("tensors"), dict):
+        matcher.problem("kind", path, type(state).__name__, f"a {target.cls}")
+        return lambda: obj
+    if matcher.build(state.get("context")) != live(target.state["context"]):
+        matcher.problem(
+            "kind", path, f"a {target.cls} of context {state.get('context')!r:.60}", f"context {target.state['context']!r:.60}"
+        )
+    matcher.fit(target.state["tensors"], state["tensors"], path)
+    return lambda: obj
