@@ -14,7 +14,7 @@ from tensorkeep import strictjson
 from tensorkeep.dtypes import STORABLE
 from tensorkeep.errors import FormatError
 from tensorkeep.limits import Limits
-from tensorkeep.tensors import TensorSpec
+from tensorkeep.tensors import TensorSpec, spec_of
 
 LENGTH_BYTES: Final = 8  # the header's length, little-endian
 DATA_ALIGNMENT: Final = 64  # bytes: a cache line, and enough for every vector load
@@ -22,12 +22,19 @@ MAX_HEADER_BYTES: Final = 100_000_000  # what safetensors itself accepts
 METADATA: Final = "__metadata__"
 
 
+class Offsets(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    """First byte of the data, and the byte after the last."""
+
+    start: int
+    stop: int
+
+
 class Entry(msgspec.Struct, gc=False):
     """One tensor as the header writes it."""
 
     dtype: str
     shape: tuple[int, ...]
-    data_offsets: tuple[int, int]
+    data_offsets: Offsets
 
 
 class Span(msgspec.Struct, frozen=True, gc=False):
@@ -103,16 +110,15 @@ def parse_header(text: bytes, file_nbytes: int, *, file: str, limits: Limits) ->
             raise FormatError(
                 file, f"{path!r:.200} has the shape {list(entry.shape)!r:.200}: lengths from 0, at most {limits.rank} of them"
             )
-        spec = TensorSpec(dtype, entry.shape)
-        count = spec.count
-        if not dtype.fits(count):
-            raise FormatError(file, f"{path!r:.200}: {count:,} elements of {dtype} do not end on a whole byte")
-        start, stop = entry.data_offsets
+        spec = spec_of(dtype, entry.shape)
+        if dtype.bits < 8 and not dtype.fits(spec.count):
+            raise FormatError(file, f"{path!r:.200}: {spec.count:,} elements of {dtype} do not end on a whole byte")
+        start, stop = entry.data_offsets.start, entry.data_offsets.stop
         if not 0 <= start <= stop:
             raise FormatError(file, f"{path!r:.200}: data_offsets {start}, {stop} are not in order")
-        if stop - start != dtype.nbytes(count):
+        if stop - start != spec.nbytes:
             raise FormatError(
-                file, f"{path!r:.200}: {spec} takes {dtype.nbytes(count):,} bytes, data_offsets give it {stop - start:,}"
+                file, f"{path!r:.200}: {spec} takes {spec.nbytes:,} bytes, data_offsets give it {stop - start:,}"
             )
         spans[path] = Span(spec, start, stop)
     spans = _in_file_order(spans)
@@ -185,12 +191,12 @@ def file_order(specs: Mapping[str, TensorSpec]) -> list[str]:
 
     So every tensor is aligned to its item without a hole between any two.
     """
-
-    def rank(path: str) -> tuple[int, bytes]:
-        nbytes = specs[path].nbytes
-        return (-min(nbytes & -nbytes, DATA_ALIGNMENT) if nbytes else -DATA_ALIGNMENT, path.encode())
-
-    return sorted(specs, key=rank)
+    by_power: dict[int, list[str]] = {}
+    for path, spec in specs.items():
+        nbytes = spec.nbytes | DATA_ALIGNMENT
+        by_power.setdefault(nbytes & -nbytes, []).append(path)
+    # UTF-8 keeps the order of code points, so texts compare as their bytes would.
+    return [path for power in sorted(by_power, reverse=True) for path in sorted(by_power[power])]
 
 
 def lay_out(specs: Mapping[str, TensorSpec]) -> dict[str, Span]:
@@ -208,7 +214,7 @@ def render_header(spans: Mapping[str, Span], metadata: Mapping[str, str]) -> byt
     """The first bytes of the file, up to the data: length, JSON, and spaces up to a multiple of 64."""
     document: dict[str, Any] = {METADATA: metadata}
     for path, span in spans.items():
-        document[path] = Entry(span.spec.dtype.stored, span.spec.stored_shape, (span.start, span.stop))
+        document[path] = Entry(span.spec.dtype.stored, span.spec.stored_shape, Offsets(span.start, span.stop))
     text = msgspec.json.encode(document)
     padding = -(LENGTH_BYTES + len(text)) % DATA_ALIGNMENT
     return (len(text) + padding).to_bytes(LENGTH_BYTES, "little") + text + b" " * padding

@@ -4,7 +4,7 @@ Lives here: `Contents` and `Finding`, and `Storage`, the protocol of whatever ho
 Lives elsewhere: who fills them (modelfile, formats).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
@@ -15,6 +15,9 @@ from tensorkeep.workers import Progress
 
 Placed = tuple["memoryview | Array", int]
 """Where the bytes of a tensor are in memory: a buffer, and the offset of the first one."""
+
+Placement = Callable[[LazyTensor], Placed]
+"""Tells of each tensor that was placed where it is."""
 
 
 class Storage(Protocol):
@@ -27,7 +30,7 @@ class Storage(Protocol):
             CorruptError: they differ.
         """
 
-    def place(self, tensors: Sequence[LazyTensor], progress: Progress | None) -> list[Placed]:
+    def place(self, tensors: Sequence[LazyTensor], progress: Progress | None) -> Placement:
         """The checked bytes of these tensors in memory that the caller may write to: mapped, or of their own."""
 
     def fill(self, pairs: Sequence[tuple[LazyTensor, memoryview]], progress: Progress | None) -> None:

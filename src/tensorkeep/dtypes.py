@@ -5,16 +5,15 @@ Source of the standard names: https://github.com/huggingface/safetensors, `Dtype
 """
 
 import re
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
 import ml_dtypes
+import msgspec
 import numpy as np
 
 
-@dataclass(frozen=True, slots=True)
-class DType:
+class DType(msgspec.Struct, frozen=True):
     """One kind of element.
 
     Args:
@@ -29,7 +28,7 @@ class DType:
 
     name: str
     bits: int
-    numpy: "np.dtype[Any] | None" = field(compare=False)
+    numpy: "np.dtype[Any] | None"
     stored: str = ""
     tail: int | None = None
     memory: "np.dtype[Any] | None" = None

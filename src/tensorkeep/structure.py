@@ -79,7 +79,6 @@ class _Encoder:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.tensors: dict[str, LazyTensor] = {}
-        self.nodes: dict[int, dict[str, object]] = {}  # by id of the tensor: a tie refers to the same path
         self.framework = ""
 
     def node(self, node: Tree, path: str, depth: int) -> object:
@@ -135,11 +134,11 @@ class _Encoder:
         items: list[object] = []
         for key, child in node.items():
             inner = prefix + (key if type(key) is str else str(key))
-            document = self.node(child, inner, depth + 1)
-            if type(child) is LazyTensor and type(key) is str and len(document) == 1 and document["tensor"] == inner:  # type: ignore[arg-type, index]  # a tensor's document is a dict
+            if type(child) is LazyTensor and type(key) is str and self.plain_tensor(child, inner):
                 items.append(key)  # what a state_dict is made of
-            else:
-                items.append([key if type(key) is str and key.isascii() else self.hashable(key, inner), document])
+                continue
+            document = self.node(child, inner, depth + 1)
+            items.append([key if type(key) is str and key.isascii() else self.hashable(key, inner), document])
         return items
 
     def hashable(self, value: object, path: str) -> object:
@@ -154,22 +153,31 @@ class _Encoder:
             raise UnsupportedError(path, f"a key or set item that is {refused}") from None
 
     def tensor(self, tensor: LazyTensor, path: str) -> dict[str, object]:
-        if (known := self.nodes.get(id(tensor))) is not None:
-            return known
-        if not path or path in self.tensors or path == RESERVED or not path.isascii():
-            path = self.free(path)
-        tensor.name = path
-        self.tensors[path] = tensor
-        document: dict[str, object] = {"tensor": path}
+        if not self.known(tensor) and not self.plain_tensor(tensor, path):
+            tensor.name = self.free(path)
+            self.tensors[tensor.name] = tensor
+        document: dict[str, object] = {"tensor": tensor.name}
         if not tensor.spec.dtype.known:
             document["dtype"] = dtypes.describe(tensor.spec.dtype)
+        self.framework = self.framework or tensor.framework
         if tensor.framework != self.framework:
-            if not self.framework:
-                self.framework = tensor.framework
-            else:
-                document["as"] = tensor.framework
-        self.nodes[id(tensor)] = document
+            document["as"] = tensor.framework
         return document
+
+    def known(self, tensor: LazyTensor) -> bool:
+        """Whether the tensor has its path already: a tie refers to the same one."""
+        return self.tensors.get(tensor.name) is tensor
+
+    def plain_tensor(self, tensor: LazyTensor, path: str) -> bool:
+        """Give a tensor its path, if its path alone says everything about it."""
+        if not path or path in self.tensors or path == RESERVED or not path.isascii() or self.known(tensor):
+            return False
+        if not tensor.spec.dtype.known or tensor.framework != (self.framework or tensor.framework):
+            return False
+        self.framework = tensor.framework
+        tensor.name = path
+        self.tensors[path] = tensor
+        return True
 
     def free(self, path: str) -> str:
         """A path that is free, by appending ~2, ~3, ... where it is taken, empty, reserved or no valid UTF-8."""

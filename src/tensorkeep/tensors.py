@@ -6,6 +6,7 @@ Lives elsewhere: the sources themselves (live memory in frameworks, files in mod
 
 import math
 from collections.abc import Hashable
+from functools import lru_cache
 from typing import Any, Protocol
 
 import msgspec
@@ -29,15 +30,15 @@ class TensorSpec(msgspec.Struct, frozen=True, gc=False):
 
     dtype: DType
     shape: tuple[int, ...]
+    nbytes: int = -1  # follows from the other two
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "nbytes", self.dtype.nbytes(math.prod(self.shape)))
 
     @property
     def count(self) -> int:
         """Elements in all; 1 for a scalar."""
         return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        return self.dtype.nbytes(math.prod(self.shape))
 
     @property
     def stored_shape(self) -> tuple[int, ...]:
@@ -46,6 +47,12 @@ class TensorSpec(msgspec.Struct, frozen=True, gc=False):
 
     def __str__(self) -> str:
         return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+
+
+@lru_cache(maxsize=4096)
+def spec_of(dtype: DType, shape: tuple[int, ...]) -> TensorSpec:
+    """A TensorSpec, the same object for the same dtype and shape: models repeat few of them many times."""
+    return TensorSpec(dtype, tuple(shape))
 
 
 class ByteSource(Protocol):
@@ -68,11 +75,19 @@ class Live(ByteSource, Protocol):
     def owner(self) -> object:
         """The user's tensor."""
 
+    @property
+    def plain(self) -> bool:
+        """Whether its bytes lie in host memory as they do in a file."""
+
+    @property
+    def address(self) -> int:
+        """Of its first element; 0 for an empty tensor, and where there is no memory."""
+
     def key(self) -> Hashable:
-        """Equal for two tensors that are tied: same pointer, shape, strides and dtype."""
+        """Equal for two tensors of one address that are tied: same shape, strides and dtype."""
 
     def extent(self) -> tuple[int, int]:
-        """First address, and the one after the last; (0, 0) where the memory is its own or not the host's."""
+        """First address of its memory, and the one after the last; (0, 0) where it is not the host's."""
 
     def unsaveable(self) -> str:
         """Why it has no bytes to keep, or ""."""

@@ -6,7 +6,6 @@ become one. Values that no adapter knows pass through: structure keeps or refuse
 
 import warnings
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Hashable
 from typing import Any, Final, cast
 
 import numpy as np
@@ -50,7 +49,8 @@ class _Capture:
         self.limits, self.saving = limits, saving
         self.adapters: dict[type, Adapter | None] = {}
         self.by_id: dict[int, LazyTensor] = {}
-        self.by_key: dict[Hashable, LazyTensor] | None = None  # made when the first tensor turns up that shares its memory
+        self.of_files: dict[int, LazyTensor] = {}
+        self.by_address: dict[int, LazyTensor | list[LazyTensor]] | None = None  # made for the first tensor that may share its memory
         self.open: set[int] = set()  # ids of the containers and objects around the present one
 
     def node(self, value: Any, path: str, depth: int) -> Tree:
@@ -67,7 +67,7 @@ class _Capture:
             self.open.discard(id(value))
             return deque(items, value.maxlen) if kind is deque else items if kind is list else tuple(items)
         if kind is LazyTensor:  # of an opened file: its bytes go from file to file
-            return self.by_id.setdefault(id(value), LazyTensor(value.spec, value.source, value.framework))
+            return self.of_files.setdefault(id(value), LazyTensor(value.spec, value.source, value.framework))
         adapter = self.adapters[kind] if kind in self.adapters else self.find(value)
         return value if adapter is None else self.captured(adapter, value, path, depth)
 
@@ -110,28 +110,47 @@ class _Capture:
 
     def tensor(self, tensor: LazyTensor, value: object) -> LazyTensor:
         """The one LazyTensor of tied tensors: same pointer, shape, strides and dtype of live memory."""
-        source = cast(Live, tensor.source)
-        if self.by_key is None:
-            if type(source) is LiveArray and source.array.base is None:  # it owns its memory: only itself can be tied to it
-                self.by_id[id(value)] = tensor
+        self.by_id[id(value)] = tensor
+        source: Any = tensor.source
+        if self.by_address is None:
+            if type(source) is LiveArray and source.array.base is None:  # it owns its memory: only a view of it can share it
                 return tensor
-            self.by_key = {(known.framework, cast(Live, known.source).key()): known for known in self.by_id.values()}
-        known = self.by_key.setdefault((tensor.framework, source.key()), tensor)
-        self.by_id[id(value)] = known
+            self.by_address = {}
+            for known in list(self.by_id.values()):
+                self.tied(known)
+        self.by_id[id(value)] = known = self.tied(tensor)
         return known
+
+    def tied(self, tensor: LazyTensor) -> LazyTensor:
+        source = cast(Live, tensor.source)
+        address = source.address
+        if address == 0 or self.by_address is None:
+            return tensor
+        known = self.by_address.setdefault(address, tensor)
+        if known is tensor:
+            return tensor
+        others = known if isinstance(known, list) else [known]
+        for other in others:
+            if other is tensor or (other.framework == tensor.framework and cast(Live, other.source).key() == source.key()):
+                return other
+        self.by_address[address] = [*others, tensor]
+        return tensor
 
     def warn_of_overlaps(self) -> None:
         """Say once if tensors share memory without being the same: each is stored whole."""
-        if self.by_key is None:
+        if self.by_address is None:
             return
-        extents = sorted((*cast(Live, tensor.source).extent(), number) for number, tensor in enumerate(self.by_key.values()))
         reach = 0
-        for low, high, _ in extents:
-            if low < reach and high > low:
+        for address in sorted(self.by_address):
+            here = self.by_address[address]
+            tensor = here[0] if isinstance(here, list) else here
+            low, high = address, address + tensor.nbytes
+            live = cast(Live, tensor.source)
+            if not live.plain:
+                low, high = live.extent()
+            if low < high and (type(here) is list or low < reach):
                 warnings.warn(
-                    TensorkeepWarning(
-                        "some tensors are overlapping views of one memory; each is stored by itself, and they come back apart"
-                    ),
+                    TensorkeepWarning("some tensors are overlapping views of one memory; each is stored by itself, and they come back apart"),
                     stacklevel=5,
                 )
                 return

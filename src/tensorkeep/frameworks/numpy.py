@@ -10,7 +10,7 @@ from tensorkeep import dtypes
 from tensorkeep.contents import Placed
 from tensorkeep.errors import UnsupportedError
 from tensorkeep.matching import Matcher, Result
-from tensorkeep.tensors import Array, LazyTensor, TensorSpec, as_array, as_bytes
+from tensorkeep.tensors import Array, LazyTensor, TensorSpec, as_array, as_bytes, spec_of
 from tensorkeep.tree import Captured, Tree
 
 _KINDS: Final = (np.ndarray, np.memmap)  # other kinds of array hold more than their numbers, such as a mask
@@ -22,12 +22,20 @@ class LiveArray(msgspec.Struct, gc=False):
     array: Array
     dtype: dtypes.DType
 
+    @property
+    def plain(self) -> bool:
+        return self.array.flags.c_contiguous and self.dtype.memory is None and self.dtype.bits != 4
+
     def owner(self) -> object:
         return self.array
 
+    @property
+    def address(self) -> int:
+        return int(self.array.__array_interface__["data"][0]) if self.array.size else 0
+
     def key(self) -> Hashable:
         array = self.array
-        return (array.__array_interface__["data"][0], array.shape, array.strides, array.dtype) if array.size else id(array)
+        return array.shape, array.strides, array.dtype
 
     def extent(self) -> tuple[int, int]:
         if self.array.size == 0:
@@ -36,10 +44,10 @@ class LiveArray(msgspec.Struct, gc=False):
         return int(low), int(high)
 
     def view(self) -> Array | None:
-        return self.array if self._as_stored() else None
+        return self.array if self.plain else None
 
     def read(self, start: int, stop: int) -> memoryview:
-        return as_bytes(self.array if self._as_stored() else self._copy())[start:stop]
+        return as_bytes(self.array if self.plain else self._copy())[start:stop]
 
     def unsaveable(self) -> str:
         return ""
@@ -48,16 +56,12 @@ class LiveArray(msgspec.Struct, gc=False):
         return "" if self.array.flags.writeable else "a read-only array"
 
     def destination(self) -> memoryview | None:
-        return as_bytes(self.array) if self._as_stored() and self.array.flags.writeable else None
+        return as_bytes(self.array) if self.plain and self.array.flags.writeable else None
 
     def written(self) -> None: ...
 
     def put(self, array: Array) -> None:
         self.array[...] = array
-
-    def _as_stored(self) -> bool:
-        """Whether the bytes lie in memory as they do in the file."""
-        return self.array.flags.c_contiguous and self.dtype.memory is None and self.dtype.bits != 4
 
     def _copy(self) -> Array:
         if self.dtype.bits == 4:
@@ -80,7 +84,7 @@ class NumpyAdapter:
             raise UnsupportedError("", _why(obj, dtype), hint=_hint(obj, dtype))
         if dtype.bits == 4 and obj.size % 2:
             dtype = dtypes.F4_BYTE_EACH
-        return LazyTensor(TensorSpec(dtype, obj.shape), LiveArray(obj, dtype))
+        return LazyTensor(spec_of(dtype, obj.shape), LiveArray(obj, dtype))
 
     def rebuild(self, node: Captured, state: Any, types: Mapping[str, type]) -> object:
         return state

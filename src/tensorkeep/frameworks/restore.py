@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 from tensorkeep import dtypes
-from tensorkeep.contents import Contents, Placed
+from tensorkeep.contents import Contents, Placed, Placement
 from tensorkeep.errors import FormatError, MismatchError, RestoreInterrupted, TensorkeepWarning
 from tensorkeep.frameworks import table
 from tensorkeep.frameworks.capture import capture_target
@@ -44,16 +44,13 @@ class Builder:
         self.forced: Arrays | None = None if framework is None else table.arrays(framework, forced=True)
         self.numpy = cast(Arrays, table.arrays("numpy"))
         self.by_framework: dict[str, Arrays] = {}
-        self.placed: dict[int, Placed] = {}  # by id of the LazyTensor
-        self.made: dict[int, object] = {}  # the same; a tied tensor is made once
-
-    def place(self, wanted: Sequence[LazyTensor], placed: Sequence[Placed]) -> None:
-        self.placed = dict(zip(map(id, wanted), placed, strict=True))
+        self.placed: Placement = _nowhere
+        self.made: dict[int, object] = {}  # by id of the LazyTensor: a tied tensor is made once
 
     def tensor(self, tensor: LazyTensor) -> object:
         made = self.made.get(id(tensor))
         if made is None:
-            made = self.made[id(tensor)] = self.make(tensor, self.placed[id(tensor)])
+            made = self.made[id(tensor)] = self.make(tensor, self.placed(tensor))
         return made
 
     def make(self, tensor: LazyTensor, placed: Placed) -> object:
@@ -86,7 +83,7 @@ class Builder:
 
     def packed(self, node: Packed) -> object:
         spec = node.tensor.spec
-        buffer, offset = self.placed[id(node.tensor)]
+        buffer, offset = self.placed(node.tensor)
         data = memoryview(buffer)[offset : offset + spec.nbytes] if node.kind in ("str", "bytes") else None
         if node.kind == "bytes":
             return bytes(cast(memoryview, data))
@@ -109,10 +106,15 @@ class Builder:
             raise FormatError(self.file, f"a {node.cls} cannot be brought back: {error}") from error
 
 
+def _nowhere(tensor: LazyTensor) -> Placed:
+    raise AssertionError(f"{tensor!r} was not placed")
+
+
 def build(tree: Tree, contents: Contents, builder: Builder, progress: Progress | None) -> Any:
     """The state of a tree, its tensors checked."""
-    wanted = _unique(tensors(tree))
-    builder.place(wanted, contents.storage.place(wanted, progress))
+    # All tensors of a file occur in its tree.
+    wanted = list(contents.tensors.values()) if tree is contents.tree else _unique(tensors(tree))
+    builder.placed = contents.storage.place(wanted, progress)
     return builder.build(tree)
 
 
@@ -142,7 +144,7 @@ def into(
         selected=selected,
         plan=_plan,
         build=builder.build,
-        read=lambda tensor: builder.make(tensor, contents.storage.place([tensor], None)[0]),
+        read=lambda tensor: builder.make(tensor, contents.storage.place([tensor], None)(tensor)),
     )
     result = matcher.fit(live, tree, "")
     matcher.settle()
@@ -151,7 +153,7 @@ def into(
         raise MismatchError(contents.file, report)
     before = contents.storage.identity()
     fresh = _unique(pair for node in matcher.wanted for pair in tensors(node))
-    builder.place(fresh, contents.storage.place(fresh, progress))
+    builder.placed = contents.storage.place(fresh, progress)
     contents.storage.check([copy.source for copy in matcher.copies], progress)
     prepared = _Prepared(matcher.copies, contents, progress)
     with _unless_interrupted():
@@ -188,9 +190,9 @@ class _Prepared:
                 others.append(copy)
             else:
                 self.straight.append((copy, memory))
-        places = contents.storage.place([copy.source for copy in others], None)
-        for copy, placed in zip(others, places, strict=True):
-            self.by_value.append((copy, self._value(copy, placed)))
+        placed = contents.storage.place([copy.source for copy in others], None)
+        for copy in others:
+            self.by_value.append((copy, self._value(copy, placed(copy.source))))
 
     def _value(self, copy: Copy, placed: Placed) -> Any:
         if copy.same_bytes and copy.source.dtype.numpy is None:

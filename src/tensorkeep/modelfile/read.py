@@ -4,7 +4,8 @@ Lives here: from the open file to `Contents`, and the digests on the way. Lives 
 """
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -13,7 +14,7 @@ import numpy as np
 from tensorkeep import strictjson, structure
 from tensorkeep.chunks import CHUNK_BYTES, DIGEST_BYTES, Grid, digest, grid_of
 from tensorkeep.container import LENGTH_BYTES, Header, header_length, parse_header
-from tensorkeep.contents import Contents, Placed
+from tensorkeep.contents import Contents, Placed, Placement
 from tensorkeep.errors import CorruptError, FormatError
 from tensorkeep.limits import Limits
 from tensorkeep.modelfile.layout import KEY, ROOT_DIGITS, VERSION, Document
@@ -22,6 +23,7 @@ from tensorkeep.tensors import Array, LazyTensor
 from tensorkeep.workers import Job, Progress, run
 
 JOB_BYTES: Final = 4 * CHUNK_BYTES
+_NOTHING: Final = np.empty(0, np.uint8)  # where empty tensors are
 MAPPED_BYTES: Final = 64 << 10  # smaller files are read: a mapping costs more than the copy
 
 
@@ -183,8 +185,12 @@ class FileStorage:
         grid = self.grid
         if grid is None or not self.verify:
             return
-        numbers = {number for source in map(_bytes_of, tensors) for number in grid.crossing(source.start, source.stop)}
-        wanted = sorted(number for number in numbers if not self.good[number])
+        numbers: Iterable[int]
+        if isinstance(tensors, Collection) and len(tensors) == len(self.header.spans):
+            numbers = range(len(grid))
+        else:
+            numbers = sorted({number for source in map(_bytes_of, tensors) for number in grid.crossing(source.start, source.stop)})
+        wanted = [number for number in numbers if not self.good[number]]
         run(self._checks(wanted, grid), nbytes=sum(grid.starts[n + 1] - grid.starts[n] for n in wanted), progress=progress)
 
     def _checks(self, wanted: list[int], grid: Grid, *, collect: bool = False) -> Iterator[Job]:
@@ -215,44 +221,43 @@ class FileStorage:
         damaged = [grid.span(number) for number in range(len(grid)) if not self.good[number]]
         return [(path, at + start, at + stop) for start, stop in damaged for path in self.paths(start, stop)]
 
-    def place(self, tensors: Sequence[LazyTensor], progress: Progress | None) -> list[Placed]:
+    def place(self, tensors: Sequence[LazyTensor], progress: Progress | None) -> Placement:
         mapping = self.mapping()
         if mapping is None:
             return self._place_apart(tensors, progress)
         self.check(tensors, progress)
         at = self.header.data_start
-        return [(mapping, at + _bytes_of(tensor).start) for tensor in tensors]
+        return lambda tensor: (mapping, at + tensor.source.start)  # type: ignore[attr-defined]  # a tensor of this file: see _bytes_of
 
-    def _place_apart(self, tensors: Sequence[LazyTensor], progress: Progress | None) -> list[Placed]:
+    def _place_apart(self, tensors: Sequence[LazyTensor], progress: Progress | None) -> Placement:
         """Memory of their own: large tensors each, small neighbours by the chunk that they share. Every byte is hashed where it will stay."""
-        sources = [_bytes_of(tensor) for tensor in tensors]
-        ranges = self._ranges(sources)
+        ranges = self._ranges([_bytes_of(tensor) for tensor in tensors])
         memory = [np.empty(stop - start, np.uint8) for start, stop in ranges]
         run(self._reads(ranges, memory), nbytes=sum(stop - start for start, stop in ranges), progress=progress)
         starts = [start for start, _ in ranges]
-        numbers = np.searchsorted(starts, [source.start for source in sources], side="right") - 1 if ranges else []
-        empty = np.empty(0, np.uint8)
-        return (
-            [
-                (memory[number], source.start - starts[number]) if source.stop > source.start else (empty, 0)
-                for source, number in zip(sources, map(int, numbers), strict=True)
-            ]
-            if ranges
-            else [(empty, 0) for _ in sources]
-        )
+
+        def placed(tensor: LazyTensor) -> Placed:
+            source = _bytes_of(tensor)
+            if source.start == source.stop:
+                return _NOTHING, 0
+            number = bisect_right(starts, source.start) - 1
+            return memory[number], source.start - starts[number]
+
+        return placed
 
     def _ranges(self, sources: Sequence[FileBytes]) -> list[tuple[int, int]]:
         """Ranges of the data that hold these tensors, whole chunks where there are digests; none crosses the end of a large tensor."""
-        if self.grid is None or not self.verify:
-            spans = sorted({(source.start, source.stop) for source in sources if source.stop > source.start})
-            return _merged(spans)
-        starts = self.grid.starts
-        spans = set()
+        grid = self.grid if self.verify else None
+        spans: set[tuple[int, int]] = set()
         for source in sources:
-            if source.stop > source.start:
-                crossing = self.grid.crossing(source.start, source.stop)
-                spans.add((starts[crossing.start], starts[crossing.stop]))
-        return sorted(spans)
+            if source.start == source.stop:
+                continue
+            if grid is None:
+                spans.add((source.start, source.stop))
+            else:
+                crossing = grid.crossing(source.start, source.stop)
+                spans.add((grid.starts[crossing.start], grid.starts[crossing.stop]))
+        return sorted(spans) if grid is not None else _merged(sorted(spans))
 
     def _reads(self, ranges: list[tuple[int, int]], memory: list[Array]) -> Iterator[Job]:
         """Jobs that read ranges and hash them while they are warm."""

@@ -13,7 +13,7 @@ from tensorkeep.contents import Placed
 from tensorkeep.dtypes import DType
 from tensorkeep.errors import UnsupportedError
 from tensorkeep.matching import Matcher, Result, Step, live
-from tensorkeep.tensors import Array, LazyTensor, TensorSpec, as_array, as_bytes
+from tensorkeep.tensors import Array, LazyTensor, TensorSpec, as_array, as_bytes, spec_of
 from tensorkeep.tree import Captured, Tree
 
 _NAMES: Final = {
@@ -67,38 +67,45 @@ _COMPRESSED: Final = {
 
 
 class LiveTensor(msgspec.Struct, gc=False):
-    """The bytes of a dense tensor in use."""
+    """The bytes of a dense tensor in use.
+
+    Attributes:
+        tensor: it.
+        dtype: of what it holds.
+        address: of its first element, 0 where there is none.
+        plain: whether its bytes lie in host memory as they do in the file.
+    """
 
     tensor: Any
     dtype: DType
+    address: int
+    plain: bool
 
     def owner(self) -> object:
         return self.tensor
 
     def key(self) -> Hashable:
         tensor = self.tensor
-        if is_lazy(tensor) or tensor.numel() == 0 or tensor.is_meta:
+        if self.address == 0:
             return id(tensor)
-        return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device, tensor.is_conj(), tensor.is_neg()
+        return tensor.shape, tensor.stride(), tensor.dtype, tensor.device, tensor.is_conj(), tensor.is_neg()
 
     def extent(self) -> tuple[int, int]:
         tensor = self.tensor
-        if is_lazy(tensor) or tensor.numel() == 0 or tensor.device.type != "cpu":
+        if self.address == 0 or tensor.device.type != "cpu":
             return 0, 0
-        low = tensor.data_ptr()
         reach = sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.stride(), strict=True))
-        return low, low + (reach + 1) * tensor.element_size()
+        return self.address, self.address + (reach + 1) * tensor.element_size()
 
     def unsaveable(self) -> str:
+        if self.plain:
+            return ""
         if is_lazy(self.tensor):
             return "a parameter that is not initialized yet; run the model once, or load into it first"
         return "a tensor on the meta device, which has no values" if self.tensor.is_meta else ""
 
     def view(self) -> Array | None:
-        tensor = self.tensor
-        if tensor.device.type != "cpu" or not tensor.is_contiguous() or tensor.is_conj() or tensor.is_neg():
-            return None
-        return _numpy(tensor)
+        return _numpy(self.tensor) if self.plain else None
 
     def read(self, start: int, stop: int) -> memoryview:
         tensor = self.tensor.detach()
@@ -110,17 +117,12 @@ class LiveTensor(msgspec.Struct, gc=False):
         tensor = self.tensor
         if tensor.is_meta:
             return "a tensor on the meta device, which has no memory"
-        if any(stride == 0 and length > 1 for length, stride in zip(tensor.shape, tensor.stride(), strict=True)):
+        if not self.plain and any(stride == 0 and length > 1 for length, stride in zip(tensor.shape, tensor.stride(), strict=True)):
             return "an expanded tensor, several of whose elements are one"
-        return (
-            "an inference tensor, which nothing may write to"
-            if tensor.is_inference() and not torch.is_inference_mode_enabled()
-            else ""
-        )
+        return "an inference tensor, which nothing may write to" if tensor.is_inference() and not torch.is_inference_mode_enabled() else ""
 
     def destination(self) -> memoryview | None:
-        array = self.view()
-        return None if array is None else as_bytes(array)
+        return as_bytes(_numpy(self.tensor)) if self.plain else None
 
     def written(self) -> None:
         torch.autograd.graph.increment_version(self.tensor)  # autograd notices, as after copy_
@@ -133,37 +135,36 @@ class LiveTensor(msgspec.Struct, gc=False):
 def capture(tensor: Any) -> Tree:
     """A tensor as a LazyTensor over its memory, or as the tensors it is made of."""
     cls = type(tensor)
-    if cls not in _DENSE and not isinstance(tensor, torch.nn.Parameter):
+    if cls not in _DENSE:
         if hasattr(tensor, "__tensor_flatten__"):
             return _capture_subclass(tensor)
-        if not isinstance(tensor, torch.nn.Buffer):
+        if is_lazy(tensor):
+            return LazyTensor(spec_of(dtypes.F32, (0,)), LiveTensor(tensor, dtypes.F32, 0, False), "torch")  # no shape yet, and no bytes
+        if not isinstance(tensor, (torch.nn.Parameter, torch.nn.Buffer)):
             raise UnsupportedError(
                 "",
                 f"a tensor of class {cls.__module__}.{cls.__qualname__}, which has no __tensor_flatten__",
                 hint="Pass tensor.as_subclass(torch.Tensor) if its values are all it holds.",
             )
-    elif hasattr(tensor, "__tensor_flatten__"):  # a Parameter around a subclass
-        return _capture_subclass(tensor)
-    if is_lazy(tensor):
-        return LazyTensor(TensorSpec(dtypes.F32, (0,)), LiveTensor(tensor, dtypes.F32), "torch")  # no shape yet, and no bytes
     if tensor.layout is not torch.strided:
         return _capture_sparse(tensor)
     dtype = _DTYPE_OF.get(tensor.dtype)
     if dtype is None:
-        raise UnsupportedError(
-            "", f"a tensor of {tensor.dtype}", hint="Quantized tensors: pass tensor.int_repr(), the scale and the zero point."
-        )
-    shape = tuple(tensor.shape)
+        raise UnsupportedError("", f"a tensor of {tensor.dtype}", hint="Quantized tensors: pass tensor.int_repr(), the scale and the zero point.")
+    shape = tensor.shape
     if tensor.dtype is _X2:
         shape = (*shape[:-1], 2 * shape[-1]) if shape else (2,)
-    return LazyTensor(TensorSpec(dtype, shape), LiveTensor(tensor, dtype), "torch")
+    plain = tensor.is_cpu and tensor.is_contiguous() and not tensor.is_neg() and not (tensor.is_complex() and tensor.is_conj())
+    address = 0 if tensor.is_meta or 0 in shape else tensor.data_ptr()
+    return LazyTensor(spec_of(dtype, shape), LiveTensor(tensor, dtype, address, plain), "torch")
 
 
 def _numpy(tensor: Any) -> Array:
     """The memory of a contiguous tensor of the host, whatever its dtype."""
     integers = _AS_INTEGERS.get(tensor.dtype)
-    flat = tensor.detach()
-    array: Array = (flat if integers is None else flat.view(integers)).numpy()
+    if tensor.requires_grad:
+        tensor = tensor.detach()
+    array: Array = (tensor if integers is None else tensor.view(integers)).numpy()
     return array
 
 
