@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tensorkeep.report import Cast, Problem, Report
     from tensorkeep.tensors import LazyTensor, TensorSpec
     from tensorkeep.verbs.load import load, loads
-    from tensorkeep.verbs.open import open  # noqa: A004  # the word that everyone knows; not in __all__
+    from tensorkeep.verbs.open import open as open  # noqa: A004  # the word that everyone knows; not in __all__
     from tensorkeep.verbs.save import dumps, save
     from tensorkeep.verbs.show import Summary, show
     from tensorkeep.verbs.verify import Damage, Verdict, verify

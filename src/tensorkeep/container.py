@@ -61,9 +61,7 @@ def header_length(prefix: bytes, file_nbytes: int, *, file: str, limits: Limits)
         FormatError: the file is too short, or the header longer than the file or the limit.
     """
     if len(prefix) < LENGTH_BYTES:
-        raise FormatError(
-            file, f"no safetensors file: it has {file_nbytes:,} bytes, and the header's length alone takes {LENGTH_BYTES}"
-        )
+        raise FormatError(file, f"no safetensors file: it has {file_nbytes:,} bytes, and the header's length alone takes {LENGTH_BYTES}")
     length = int.from_bytes(prefix[:LENGTH_BYTES], "little")
     if length > limits.header_bytes:
         raise FormatError(
@@ -117,9 +115,7 @@ def parse_header(text: bytes, file_nbytes: int, *, file: str, limits: Limits) ->
         if not 0 <= start <= stop:
             raise FormatError(file, f"{path!r:.200}: data_offsets {start}, {stop} are not in order")
         if stop - start != spec.nbytes:
-            raise FormatError(
-                file, f"{path!r:.200}: {spec} takes {spec.nbytes:,} bytes, data_offsets give it {stop - start:,}"
-            )
+            raise FormatError(file, f"{path!r:.200}: {spec} takes {spec.nbytes:,} bytes, data_offsets give it {stop - start:,}")
         spans[path] = Span(spec, start, stop)
     spans = _in_file_order(spans)
     _check_tiling(spans, data_nbytes, file)

@@ -12,6 +12,8 @@ import ml_dtypes
 import msgspec
 import numpy as np
 
+Array = np.ndarray[Any, Any]
+
 
 class DType(msgspec.Struct, frozen=True):
     """One kind of element.
@@ -126,9 +128,7 @@ _OF_NUMPY: Final = {
     dtype.numpy: dtype for dtype in (*_LOGICAL.values(), *STANDARD.values()) if dtype.numpy is not None and dtype is not C32
 }
 
-_TEXT: Final = re.compile(
-    r"([<>|])(?:([US V])(\d{1,9})|([Mm])8(?:\[(\d{1,9})?(Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?|([iufcb])(\d{1,2}))"
-)
+_TEXT: Final = re.compile(r"([<>|])(?:([US V])(\d{1,9})|([Mm])8(?:\[(\d{1,9})?(Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?|([iufcb])(\d{1,2}))")
 _MAX_ITEM: Final = 2**31 - 1  # bytes: NumPy's own bound
 _MAX_NESTING: Final = 8
 _MAX_FIELDS: Final = 10_000
@@ -165,11 +165,7 @@ def describe(dtype: DType) -> object:
     """The dtype as JSON, for the structure. `parse` reads it back."""
     if dtype.memory is not None:
         return describe_numpy(dtype.memory)
-    return (
-        describe_numpy(dtype.numpy)
-        if dtype.numpy is not None and dtype.numpy.names is not None and dtype is not C32
-        else dtype.name
-    )
+    return describe_numpy(dtype.numpy) if dtype.numpy is not None and dtype.numpy.names is not None and dtype is not C32 else dtype.name
 
 
 def describe_numpy(dtype: "np.dtype[Any]") -> object | None:
@@ -263,7 +259,7 @@ def _kind(dtype: DType) -> str:
     return {"F": "f", "BF": "f", "I": "i", "U": "u", "BC": "c"}.get(head, "?")
 
 
-def cast(array: "np.ndarray[Any, Any]", target: DType) -> "tuple[np.ndarray[Any, Any], int]":
+def cast(array: Array, target: DType) -> tuple[Array, int]:
     """The array as another dtype, rounded to nearest, ties to even, and how many of its values that changed.
 
     A value counts as changed if casting it back gives another one; NaN stays NaN and does not count.
@@ -278,7 +274,7 @@ def cast(array: "np.ndarray[Any, Any]", target: DType) -> "tuple[np.ndarray[Any,
     return narrow, int(changed)
 
 
-def _round_once(array: "np.ndarray[Any, Any]", target: DType) -> "np.ndarray[Any, Any]":
+def _round_once(array: Array, target: DType) -> Array:
     """What can be cast on without a second rounding: ml_dtypes turns float64 and wide integers into float32 first.
 
     Rounding to odd in that first step makes the second one right (S. Boldo and G. Melquiond, "When double rounding is odd", 2005).
@@ -294,16 +290,17 @@ def _round_once(array: "np.ndarray[Any, Any]", target: DType) -> "np.ndarray[Any
     # Towards zero where rounding went outwards, then the lowest bit set: that is rounding to odd.
     outwards = inexact & (np.abs(back) > np.abs(array.astype(back.dtype)))
     bits = bits - outwards.astype(np.uint32)
-    return np.where(inexact, bits | np.uint32(1), bits).view(np.float32)
+    odd: Array = np.where(inexact, bits | np.uint32(1), bits).view(np.float32)
+    return odd
 
 
-def pack_f4(array: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+def pack_f4(array: Array) -> Array:
     """Two 4-bit floats to a byte, the even index in the low half. The count of elements must be even."""
     nibbles = np.ascontiguousarray(array).reshape(-1).view(np.uint8) & 0xF
     return nibbles[0::2] | (nibbles[1::2] << 4)
 
 
-def unpack_f4(packed: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+def unpack_f4(packed: Array) -> Array:
     """The reverse of `pack_f4`: a flat array of 4-bit floats, one to a byte."""
     nibbles = np.empty(2 * packed.size, np.uint8)
     nibbles[0::2], nibbles[1::2] = packed & 0xF, packed >> 4

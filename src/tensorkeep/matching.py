@@ -202,8 +202,7 @@ class Matcher:
                 return lambda: live(target)
         nodes = list(found)
         results = [
-            self.fit(child, nodes[number] if number < len(nodes) else MISSING, join(path, number))
-            for number, child in enumerate(target)
+            self.fit(child, nodes[number] if number < len(nodes) else MISSING, join(path, number)) for number, child in enumerate(target)
         ]
         results += [self.value(child) for child in nodes[len(results) :] if child is not LEFT_OUT]
         kind = type(target)

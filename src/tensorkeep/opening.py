@@ -29,11 +29,9 @@ def open_contents(source: Source, *, verify: bool = True, mmap: bool | None = No
         FileNotFoundError: nothing is there.
     """
     limits = limits or DEFAULT_LIMITS
-    if hasattr(source, "read"):
+    if not isinstance(source, (str, bytes, PathLike)):
         return _of_stream(source, verify=verify, limits=limits)
-    name = os.fspath(source)
-    if not isinstance(name, str):
-        name = os.fsdecode(name)
+    name = os.fsdecode(source)
     if local.is_stream(name):
         data = memoryview(local.read_stream(name, limit=sys.maxsize))
         return read_contents(MemoryFile(data, name), verify=verify, mmap=False, limits=limits)

@@ -27,7 +27,7 @@ LONG_TEXT: Final = 64 << 10  # bytes: longer texts and byte strings stand in a t
 LONG_LIST: Final = 1000  # numbers: longer lists of one type stand in a tensor
 
 
-class Refused(Exception):  # noqa: N818  # no error of the family: structure turns it into one that names the path
+class Refused(Exception):  # no error of the family: structure turns it into one that names the path
     """A value cannot be kept; the text says why."""
 
 
@@ -95,9 +95,7 @@ def _ints(document: object, count: int) -> list[int]:
 def _encode_moment(value: datetime | time) -> object:
     zone = value.tzinfo
     if zone is not None and (type(zone) is not timezone or zone.tzname(None) != timezone(zone.utcoffset(None)).tzname(None)):
-        raise Refused(
-            f"a {type(value).__name__} in the time zone {zone}, which a file cannot keep; give it a fixed offset, such as UTC"
-        )
+        raise Refused(f"a {type(value).__name__} in the time zone {zone}, which a file cannot keep; give it a fixed offset, such as UTC")
     return [value.isoformat(), value.fold]
 
 
@@ -207,7 +205,7 @@ ENCODERS: Final[dict[type, tuple[str, Encode]]] = {
     timezone: ("timezone", _encode_zone),
     range: ("range", _encode_range),
     slice: ("slice", _encode_slice),
-    **{kind: ("path", str) for kind in _PATHS},
+    **dict.fromkeys(_PATHS, ("path", str)),
     pathlib.PurePosixPath: ("posix_path", str),
     pathlib.PureWindowsPath: ("windows_path", str),
 }

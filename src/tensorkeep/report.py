@@ -42,9 +42,7 @@ class Problem:
     hint: str = ""
 
     def __str__(self) -> str:
-        parts = [
-            part for part in (self.found and f"file has {self.found}", self.wanted and f"target has {self.wanted}") if part
-        ]
+        parts = [part for part in (self.found and f"file has {self.found}", self.wanted and f"target has {self.wanted}") if part]
         return f"{self.path or '(the whole)'}: {', '.join(parts)}" + (f" ({self.hint})" if self.hint else "")
 
 
@@ -121,8 +119,7 @@ def _table(problems: list[Problem]) -> list[str]:
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [
-        "    " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False) if width) + f"  {row[3]}"
-        for row in rows
+        "    " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False) if width) + f"  {row[3]}" for row in rows
     ]
     more = len(problems) - _SHOWN
     return [line.rstrip() for line in lines] + ([f"    ... and {more:,} more"] if more > 0 else [])

@@ -3,7 +3,8 @@
 JSON's null, true, false, integers up to 2^53, texts and arrays stand for themselves, an array for a list. All else is an object
 whose first key is a tag; keys that a reader does not know are ignored, tags are not:
 
-    {"dict": [[key, node], ...]}        an entry may be a text alone: the key of a tensor whose path is the dict's and that key; also "OrderedDict", "Counter", and "defaultdict" with its "factory"
+    {"dict": [[key, node], ...]}        also "OrderedDict", "Counter", and "defaultdict" with its "factory"; an entry that is a text
+                                        alone is the key of a tensor whose path is the dict's path, a dot, and that key
     {"tuple": [node, ...]}              also "set", "frozenset", and "deque" with its "maxlen"
     {"tensor": path}                    "dtype" where the header's does not say it all, "as" where the framework differs
     {"packed": "str", "tensor": path}   a long text, byte string or list of numbers
@@ -29,9 +30,7 @@ from tensorkeep.limits import Limits
 from tensorkeep.tensors import Array, LazyTensor, TensorSpec, as_bytes
 from tensorkeep.tree import Captured, Packed, Tree, join
 
-FACTORIES: Final[dict[str, type]] = {
-    kind.__name__: kind for kind in (list, dict, set, tuple, int, float, complex, bool, str, bytes)
-}
+FACTORIES: Final[dict[str, type]] = {kind.__name__: kind for kind in (list, dict, set, tuple, int, float, complex, bool, str, bytes)}
 """What a defaultdict may make: nothing else can be kept."""
 
 RESERVED: Final = "__metadata__"
@@ -286,9 +285,7 @@ class _Decoder:
         if not isinstance(document, list):
             raise self.wrong(f"a list of pairs is wanted, found {document!r:.60}")
         prefix = f"{path}." if path else ""
-        pairs = [
-            (item, self.plain_tensor(prefix + item)) if type(item) is str else self.pair(item, path, depth) for item in document
-        ]
+        pairs = [(item, self.plain_tensor(prefix + item)) if type(item) is str else self.pair(item, path, depth) for item in document]
         if len(self.unique([key for key, _ in pairs])) != len(pairs):
             raise self.wrong("a dict has a key twice")
         return pairs

@@ -146,9 +146,7 @@ class LazyTensor(msgspec.Struct, gc=False, eq=False):
         return iter(self.numpy())
 
     def __reduce__(self) -> Any:
-        raise TypeError(
-            f"{self!r} is a handle into an open file and cannot be pickled: pass tensor.numpy(), or the file's name"
-        )
+        raise TypeError(f"{self!r} is a handle into an open file and cannot be pickled: pass tensor.numpy(), or the file's name")
 
     def tobytes(self) -> bytes:
         """The bytes in C order, little-endian, checked: for C128 and the like 16 bytes an element, for F4 two elements a byte."""
@@ -163,7 +161,7 @@ class LazyTensor(msgspec.Struct, gc=False, eq=False):
         """
         return self._rows(0, self.spec.count, self.shape)
 
-    def __getitem__(self, index: Any) -> Array:
+    def __getitem__(self, index: Any) -> Any:
         """Index or slice it as a NumPy array. Only the rows that the first index names are read.
 
         Raises:
@@ -188,9 +186,7 @@ class LazyTensor(msgspec.Struct, gc=False, eq=False):
         """Rows `start` to `stop` of the first axis."""
         each = math.prod(self.shape[1:])
         if not (self.dtype.fits(start * each) and self.dtype.fits(stop * each)):
-            raise IndexError(
-                f"rows {start}:{stop} of {self!r} do not start and end on whole bytes; take the whole: tensor.numpy()"
-            )
+            raise IndexError(f"rows {start}:{stop} of {self!r} do not start and end on whole bytes; take the whole: tensor.numpy()")
         return self._rows(start * each, stop * each, (stop - start, *self.shape[1:]))
 
     def _rows(self, start: int, stop: int, shape: tuple[int, ...]) -> Array:

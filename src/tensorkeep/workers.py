@@ -70,7 +70,7 @@ def _work(shared: _Shared) -> None:
             nbytes, call = job
             call()
             shared.finished(nbytes)
-    except BaseException as error:  # a thread ends here; the caller raises what is passed on
+    except BaseException as error:  # noqa: BLE001  # a thread ends here; the caller raises what is passed on
         shared.failed(error)
 
 
@@ -102,7 +102,7 @@ def run(jobs: Iterable[Job], *, nbytes: int, progress: Progress | None = None) -
                 break
             started.append(helper)
         _work(shared)
-    except BaseException as error:  # Ctrl-C between two jobs
+    except BaseException as error:  # noqa: BLE001  # Ctrl-C between two jobs; raised below
         shared.failed(error)
     for helper in started:
         _join(helper, shared)

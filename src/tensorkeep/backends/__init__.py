@@ -1,0 +1,1 @@
+"""Backends: bytes at places. The only rooms that know the operating system."""

@@ -95,9 +95,7 @@ class _Capture:
         try:
             made = adapter.capture(value)
         except UnsupportedError as error:  # the adapter does not know the path
-            raise UnsupportedError(
-                join(path, error.path) if error.path else path, error.reason, hint=error.hint
-            ) from error.__cause__
+            raise UnsupportedError(join(path, error.path) if error.path else path, error.reason, hint=error.hint) from error.__cause__
         if isinstance(made, LazyTensor):
             if self.saving and (reason := cast(Live, made.source).unsaveable()):
                 raise UnsupportedError(path, reason)
@@ -150,7 +148,9 @@ class _Capture:
                 low, high = live.extent()
             if low < high and (type(here) is list or low < reach):
                 warnings.warn(
-                    TensorkeepWarning("some tensors are overlapping views of one memory; each is stored by itself, and they come back apart"),
+                    TensorkeepWarning(
+                        "some tensors are overlapping views of one memory; each is stored by itself, and they come back apart"
+                    ),
                     stacklevel=5,
                 )
                 return

@@ -40,8 +40,10 @@ class LiveArray(msgspec.Struct, gc=False):
     def extent(self) -> tuple[int, int]:
         if self.array.size == 0:
             return 0, 0
-        low, high = np.lib.array_utils.byte_bounds(self.array) if hasattr(np.lib, "array_utils") else np.byte_bounds(self.array)
-        return int(low), int(high)
+        low = high = self.address
+        for length, stride in zip(self.array.shape, self.array.strides, strict=True):
+            low, high = low + min(0, (length - 1) * stride), high + max(0, (length - 1) * stride)
+        return low, high + self.array.itemsize
 
     def view(self) -> Array | None:
         return self.array if self.plain else None
@@ -97,11 +99,7 @@ def _why(array: Array, dtype: dtypes.DType | None) -> str:
     if dtype is not None:
         return f"a {type(array).__module__}.{type(array).__qualname__}, which holds more than an array does"
     if array.dtype.hasobject or array.dtype.kind == "T":
-        return (
-            f"an array of Python objects (dtype {array.dtype})"
-            if array.dtype.kind != "T"
-            else "an array of strings of variable width"
-        )
+        return f"an array of Python objects (dtype {array.dtype})" if array.dtype.kind != "T" else "an array of strings of variable width"
     return f"an array of {array.dtype}, whose bytes differ from machine to machine"
 
 

@@ -34,7 +34,7 @@ class RecordsAdapter:
     def capture(self, obj: Any) -> Tree:
         cls = type(obj)
         if isinstance(obj, tuple):
-            return Captured("records.namedtuple", cls.__qualname__, dict(zip(cls._fields, obj, strict=True)), origin=obj)  # type: ignore[attr-defined]  # owns() saw _fields
+            return Captured("records.namedtuple", cls.__qualname__, dict(zip(cls._fields, obj, strict=True)), origin=obj)
         if cls in _BAGS.values():
             return Captured("records.bag", cls.__name__, dict(vars(obj)), origin=obj)
         names = _fields(cls)

@@ -212,9 +212,7 @@ def _apply(steps: Sequence[Step]) -> None:
             step.apply()
         except BaseException as error:
             _undo(steps[: number + 1], error)
-            error.add_note(
-                f"tensorkeep: raised while restoring {step.path or 'the target'}; every object has its former state back"
-            )
+            error.add_note(f"tensorkeep: raised while restoring {step.path or 'the target'}; every object has its former state back")
             raise
 
 
@@ -248,10 +246,7 @@ def _write(prepared: _Prepared, contents: Contents, before: object, steps: Seque
 @contextmanager
 def _unless_interrupted() -> Iterator[None]:
     """Hold Ctrl-C back until the copy has ended: half a copy would be a mixture."""
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
-    ):
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
     caught: list[int] = []

@@ -22,9 +22,7 @@ class RngAdapter:
     kinds = frozenset({"rng.python", "rng.generator", "rng.bits", "rng.legacy"})
 
     def owns(self, obj: object) -> bool:
-        return (
-            isinstance(obj, (np.random.Generator, np.random.BitGenerator, np.random.RandomState)) or type(obj) is random.Random
-        )
+        return isinstance(obj, (np.random.Generator, np.random.BitGenerator, np.random.RandomState)) or type(obj) is random.Random
 
     def capture(self, obj: Any) -> Tree:
         if isinstance(obj, random.Random):
@@ -45,7 +43,7 @@ class RngAdapter:
         """
         try:
             if node.kind == "rng.python":
-                made: Any = random.Random()  # noqa: S311  # no secret depends on it
+                made: Any = random.Random()  # no secret depends on it
             elif node.kind == "rng.legacy":
                 made = np.random.RandomState()
             else:

@@ -24,9 +24,7 @@ class StatefulAdapter:
 
     def owns(self, obj: object) -> bool:
         cls = type(obj)
-        return (
-            cls is not type and callable(getattr(cls, "state_dict", None)) and callable(getattr(cls, "load_state_dict", None))
-        )
+        return cls is not type and callable(getattr(cls, "state_dict", None)) and callable(getattr(cls, "load_state_dict", None))
 
     def capture(self, obj: Stateful) -> Tree:
         return Captured("stateful", type(obj).__qualname__, obj.state_dict(), origin=obj)

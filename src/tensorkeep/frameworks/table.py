@@ -82,6 +82,4 @@ def arrays(framework: str, *, forced: bool = False) -> Arrays | None:
 
 def _present(row: Row) -> bool:
     """Whether the user has imported the framework; the adapters of Python and NumPy are always there."""
-    return row.packages in ((), ("numpy", "ml_dtypes"), ("numpy", "random")) or any(
-        package in sys.modules for package in row.packages
-    )
+    return row.packages in ((), ("numpy", "ml_dtypes"), ("numpy", "random")) or any(package in sys.modules for package in row.packages)

@@ -90,16 +90,12 @@ def lay_out_state(tree: Tree, metadata: Mapping[str, Any], limits: Limits = DEFA
     blank_digests = _blank_base64(len(grid) * DIGEST_BYTES)
     document = msgspec.json.encode(encoded.document)
     text = msgspec.json.encode(
-        Document(
-            VERSION, _ZEROS.decode(), blank_digests, f"tensorkeep {__version__}", encoded.framework, msgspec.Raw(document), own
-        )
+        Document(VERSION, _ZEROS.decode(), blank_digests, f"tensorkeep {__version__}", encoded.framework, msgspec.Raw(document), own)
     )
     everything = {"format": texts.pop("format", MARK), KEY: text.decode(), **texts}
     blank = render_header(spans, everything)
     if len(blank) > limits.header_bytes:
-        raise UnsupportedError(
-            "", _too_large(len(blank), limits, len(document), len(blank_digests), everything), hint="Save it in parts."
-        )
+        raise UnsupportedError("", _too_large(len(blank), limits, len(document), len(blank_digests), everything), hint="Save it in parts.")
     before = msgspec.json.encode({METADATA: {"format": everything["format"]}})[:-2] + b',"' + KEY.encode() + b'":"'
     root_at = 8 + len(before) + len(_escaped(f'{{"version":"{VERSION}","root":"'))
     digests_at = root_at + ROOT_DIGITS + len(_escaped('","digests":"'))
@@ -151,4 +147,5 @@ def _too_large(nbytes: int, limits: Limits, structure_bytes: int, digest_bytes: 
     parts = {"the structure": structure_bytes, "the digests": digest_bytes, f"metadata {largest!r}": len(texts[largest])}
     parts["the names, shapes and offsets of the tensors"] = nbytes - sum(parts.values())
     part = max(parts, key=lambda name: parts[name])
-    return f"the header would take {nbytes:,} bytes; safetensors allows {limits.header_bytes:,}. Its largest part is {part}, {parts[part]:,} bytes"
+    found = f"the header would take {nbytes:,} bytes; safetensors allows {limits.header_bytes:,}"
+    return f"{found}. Its largest part is {part}, {parts[part]:,} bytes"

@@ -32,8 +32,9 @@ class File(Protocol):
 
     name: str
     nbytes: int
-    remote: bool
 
+    @property
+    def remote(self) -> bool: ...
     def identity(self) -> object: ...
     def read_into(self, offset: int, into: memoryview) -> None: ...
     def read_vector(self, offset: int, into: Sequence[memoryview]) -> None: ...
@@ -175,11 +176,7 @@ class FileStorage:
 
     def paths(self, start: int, stop: int) -> list[str]:
         """The tensors that have bytes between two offsets of the data."""
-        return [
-            path
-            for path, span in self.header.spans.items()
-            if span.start < stop and span.stop > start and span.stop > span.start
-        ]
+        return [path for path, span in self.header.spans.items() if span.start < stop and span.stop > start and span.stop > span.start]
 
     def check(self, tensors: Iterable[LazyTensor], progress: Progress | None) -> None:
         grid = self.grid
@@ -230,7 +227,7 @@ class FileStorage:
         return lambda tensor: (mapping, at + tensor.source.start)  # type: ignore[attr-defined]  # a tensor of this file: see _bytes_of
 
     def _place_apart(self, tensors: Sequence[LazyTensor], progress: Progress | None) -> Placement:
-        """Memory of their own: large tensors each, small neighbours by the chunk that they share. Every byte is hashed where it will stay."""
+        """Memory of their own: large tensors each, small neighbours by the chunk that they share. Bytes are hashed where they stay."""
         ranges = self._ranges([_bytes_of(tensor) for tensor in tensors])
         memory = [np.empty(stop - start, np.uint8) for start, stop in ranges]
         run(self._reads(ranges, memory), nbytes=sum(stop - start for start, stop in ranges), progress=progress)
@@ -355,17 +352,13 @@ def read_contents(file: File, *, verify: bool, mmap: bool | None, limits: Limits
     file.read_into(LENGTH_BYTES, memoryview(text))
     header = parse_header(bytes(text), file.nbytes, file=file.name, limits=limits)
     storage = FileStorage(file, header, verify=verify, mmap=mmap)
-    stored = {
-        path: LazyTensor(span.spec, FileBytes(storage, span.start, span.stop), name=path) for path, span in header.spans.items()
-    }
+    stored = {path: LazyTensor(span.spec, FileBytes(storage, span.start, span.stop), name=path) for path, span in header.spans.items()}
     if KEY not in header.metadata:
         return Contents(file.name, "safetensors", dict(stored), stored, storage, dict(header.metadata), file.nbytes)
     return _model_file(file, bytes(prefix) + bytes(text), header, storage, stored, limits)
 
 
-def _model_file(
-    file: File, head: bytes, header: Header, storage: FileStorage, stored: dict[str, LazyTensor], limits: Limits
-) -> Contents:
+def _model_file(file: File, head: bytes, header: Header, storage: FileStorage, stored: dict[str, LazyTensor], limits: Limits) -> Contents:
     text = header.metadata[KEY].encode()
     _check_version(text, file.name)
     try:
@@ -411,12 +404,8 @@ def _check_version(text: bytes, file: str) -> None:
     major = found.version.partition(".")[0]
     if major != VERSION.partition(".")[0]:
         release = found.writer.partition(" ")[2]
-        wanted = (
-            f"'tensorkeep>={release}'" if release and all(part.isalnum() for part in release.split(".")) else "-U tensorkeep"
-        )
-        raise FormatError(
-            file, f"version {found.version[:20]} of the format, this release reads {VERSION}", hint=f"pip install {wanted}"
-        )
+        wanted = f"'tensorkeep>={release}'" if release and all(part.isalnum() for part in release.split(".")) else "-U tensorkeep"
+        raise FormatError(file, f"version {found.version[:20]} of the format, this release reads {VERSION}", hint=f"pip install {wanted}")
 
 
 def check_root(head: bytes, root: str, file: str) -> None:
@@ -427,8 +416,6 @@ def check_root(head: bytes, root: str, file: str) -> None:
     """
     digits = root.encode()
     well_formed = len(digits) == ROOT_DIGITS and all(digit in b"0123456789abcdef" for digit in digits)
-    found = (
-        digest(head.replace(digits, b"0" * ROOT_DIGITS)).hex() if well_formed and head.count(digits) == 1 else "0" * ROOT_DIGITS
-    )
+    found = digest(head.replace(digits, b"0" * ROOT_DIGITS)).hex() if well_formed and head.count(digits) == 1 else "0" * ROOT_DIGITS
     if found != root or not well_formed:
         raise CorruptError(file=file, path="(header)", span=(0, len(head)), found=found, wanted=root)

@@ -8,7 +8,9 @@ from tensorkeep.limits import Limits
 from tensorkeep.opening import open_contents
 
 
-def open(path: "str | PathLike[str] | BinaryIO", *, verify: bool = True, limits: Limits | None = None) -> Contents:  # noqa: A001  # the word that everyone knows
+def open(
+    path: "str | PathLike[str] | BinaryIO", *, verify: bool = True, limits: Limits | None = None
+) -> Contents:  # the word that everyone knows
     """Open a file lazily: names, dtypes and shapes at once, bytes when they are touched.
 
     Args:

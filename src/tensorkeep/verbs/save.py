@@ -98,9 +98,7 @@ def save(
         write_at_offsets(layout, pending, progress)
 
 
-def dumps(
-    obj: Any, *, metadata: Mapping[str, Any] | None = None, limits: Limits | None = None, progress: Progress | None = None
-) -> bytes:
+def dumps(obj: Any, *, metadata: Mapping[str, Any] | None = None, limits: Limits | None = None, progress: Progress | None = None) -> bytes:
     """A model, or any state, as the bytes of a model file.
 
     Args:

@@ -45,9 +45,7 @@ class Verdict:
     nbytes: int
 
 
-def verify(
-    path: "str | PathLike[str] | BinaryIO", *, limits: Limits | None = None, progress: Progress | None = None
-) -> Verdict:
+def verify(path: "str | PathLike[str] | BinaryIO", *, limits: Limits | None = None, progress: Progress | None = None) -> Verdict:
     """Check every byte of a model file against the digests stored in it.
 
     Reads the file once, in parallel, and changes nothing. Digests show damage, not origin.

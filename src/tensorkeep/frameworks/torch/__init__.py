@@ -22,9 +22,7 @@ class TorchAdapter:
     """Everything whose class, or a base of it, PyTorch defines."""
 
     name = "torch"
-    kinds = frozenset(
-        {f"torch.{kind}" for kind in ("module", "optimizer", "sparse", "subclass", "dtype", "device", "size", "generator")}
-    )
+    kinds = frozenset({f"torch.{kind}" for kind in ("module", "optimizer", "sparse", "subclass", "dtype", "device", "size", "generator")})
 
     def owns(self, obj: object) -> bool:
         return isinstance(

@@ -136,9 +136,7 @@ class _Planning:
             former.append(module.get_extra_state())
             module.set_extra_state(loaded())
 
-        self.matcher.steps.append(
-            Step(join(self.path, key), apply, lambda: [module.set_extra_state(value) for value in former])
-        )
+        self.matcher.steps.append(Step(join(self.path, key), apply, lambda: [module.set_extra_state(value) for value in former]))
 
     def rehearse(self, module: Any, prefix: str, state: dict[str, Tree]) -> dict[str, Tree]:
         """Let a module's own code say what goes where. Returns the state as that code leaves it to the modules inside."""
@@ -181,20 +179,12 @@ class _Planning:
     def without_misfits(self, module: Any, prefix: str, state: dict[str, Tree], *, deep: bool = False) -> dict[str, Tree]:
         """The state without tensors of another shape: they are reported here, in our words, all at once."""
         kept = dict(state)
-        own = (
-            module.state_dict(keep_vars=True, prefix=prefix).items()
-            if deep
-            else ((prefix + n, t) for n, t in _own_tensors(module))
-        )
+        own = module.state_dict(keep_vars=True, prefix=prefix).items() if deep else ((prefix + n, t) for n, t in _own_tensors(module))
         for key, tensor in own:
             found = state.get(key)
             if isinstance(found, LazyTensor) and isinstance(tensor, torch.Tensor) and not is_lazy(tensor):
                 target = self.target(key, tensor)
-                if (
-                    isinstance(target, LazyTensor)
-                    and found.shape != target.shape
-                    and not (target.shape == () and found.shape == (1,))
-                ):
+                if isinstance(target, LazyTensor) and found.shape != target.shape and not (target.shape == () and found.shape == (1,)):
                     self.matcher.fit(target, kept.pop(key), join(self.path, key))
                     self.used.add(key)
         return kept

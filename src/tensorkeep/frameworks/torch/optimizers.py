@@ -84,9 +84,7 @@ def _is_index(number: object, parameters: list[Any]) -> bool:
     return type(number) is int and 0 <= number < len(parameters)
 
 
-def _slot(
-    found: Tree, own: Tree, parameter: Any, name: str, path: str, matcher: Matcher, in_place: list[tuple[Any, str, Any]]
-) -> Result:
+def _slot(found: Tree, own: Tree, parameter: Any, name: str, path: str, matcher: Matcher, in_place: list[tuple[Any, str, Any]]) -> Result:
     """One slot of one parameter: read straight into the tensor that is there, or into a new one."""
     if isinstance(found, LazyTensor) and isinstance(own, LazyTensor):
         tensor: Any = own.source.owner()  # type: ignore[attr-defined]  # a live tensor of the target

@@ -42,8 +42,7 @@ _NAMES: Final = {
 }
 TORCH_OF: Final = {name: getattr(torch, torch_name) for name, torch_name in _NAMES.items() if hasattr(torch, torch_name)}
 _DTYPE_OF: Final[dict[Any, DType]] = {
-    torch_dtype: dtypes.STANDARD.get(name) or {"C32": dtypes.C32, "C128": dtypes.C128}[name]
-    for name, torch_dtype in TORCH_OF.items()
+    torch_dtype: dtypes.STANDARD.get(name) or {"C32": dtypes.C32, "C128": dtypes.C128}[name] for name, torch_dtype in TORCH_OF.items()
 }
 
 # Types that NumPy cannot take from PyTorch or the other way: their bytes go over as integers of the same width.
@@ -61,8 +60,7 @@ _NUMPY_OF: Final = {
 _X2: Final = TORCH_OF.get("F4")
 _DENSE: Final = (torch.Tensor, torch.nn.Parameter)
 _COMPRESSED: Final = {
-    str(layout).removeprefix("torch."): layout
-    for layout in (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
+    str(layout).removeprefix("torch."): layout for layout in (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
 }
 
 
@@ -150,7 +148,9 @@ def capture(tensor: Any) -> Tree:
         return _capture_sparse(tensor)
     dtype = _DTYPE_OF.get(tensor.dtype)
     if dtype is None:
-        raise UnsupportedError("", f"a tensor of {tensor.dtype}", hint="Quantized tensors: pass tensor.int_repr(), the scale and the zero point.")
+        raise UnsupportedError(
+            "", f"a tensor of {tensor.dtype}", hint="Quantized tensors: pass tensor.int_repr(), the scale and the zero point."
+        )
     shape = tensor.shape
     if tensor.dtype is _X2:
         shape = (*shape[:-1], 2 * shape[-1]) if shape else (2,)
@@ -280,8 +280,6 @@ def plan_subclass(target: Captured, state: Tree, path: str, matcher: Matcher) ->
         matcher.problem("kind", path, type(state).__name__, f"a {target.cls}")
         return lambda: obj
     if matcher.build(state.get("context")) != live(target.state["context"]):
-        matcher.problem(
-            "kind", path, f"a {target.cls} of context {state.get('context')!r:.60}", f"context {target.state['context']!r:.60}"
-        )
+        matcher.problem("kind", path, f"a {target.cls} of context {state.get('context')!r:.60}", f"context {target.state['context']!r:.60}")
     matcher.fit(target.state["tensors"], state["tensors"], path)
     return lambda: obj
