@@ -1,0 +1,231 @@
+"""Round trips: whatever is saved comes back bit for bit."""
+
+import argparse
+import dataclasses
+import random
+import types
+import warnings
+from collections import OrderedDict, defaultdict, namedtuple
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from same import assert_same_bits
+from strategies import states
+
+import tensorkeep as tk
+
+settings.register_profile("tensorkeep", deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+settings.load_profile("tensorkeep")
+
+
+@given(states())
+@example({"keys are not only strings": {0: (), None: np.float32(-0.0)}})
+@example({"": np.zeros(2), "__metadata__": np.zeros(3), "\ud800": np.ones(1), "a.b": np.ones(2), "a": {"b": np.ones(3)}})
+@example([1.5] * 1001)
+@example(tuple(range(1001)))
+@example([True] * 1001)
+@example([2**70] * 1001)
+@example([1, 2.0] * 501)
+@example("é" * 40_000)
+@example(b"x" * 70_000)
+def test_any_state_comes_back_bit_for_bit(state: object) -> None:
+    """Any generated state is the same after dumps and loads, in every bit, type, dtype and tie."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", tk.TensorkeepWarning)
+        data = tk.dumps(state)
+    assert_same_bits(tk.loads(data), state)
+
+
+@given(states())
+@settings(max_examples=60)
+def test_equal_states_give_equal_files(state: object) -> None:
+    """Saving twice gives the same bytes: no time, host or order of a set is in the file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", tk.TensorkeepWarning)
+        assert tk.dumps(state) == tk.dumps(state)
+
+
+@pytest.mark.parametrize("mmap", [None, True, False])
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_file_holds_what_dumps_gives(tmp_path: Path, mmap: bool | None, durable: bool) -> None:
+    """File and bytes are the same, and each way of reading gives the same."""
+    state = {"small": np.arange(5.0), "large": np.random.default_rng(0).standard_normal((700, 1000)), "odd": np.arange(7, dtype=np.int8)}
+    path = tmp_path / "state.safetensors"
+    tk.save(state, path, durable=durable)
+    assert path.read_bytes() == tk.dumps(state)
+    loaded = tk.load(path, mmap=mmap)
+    assert_same_bits(loaded, state)
+    loaded["large"] += 1  # copied when written to
+    assert_same_bits(tk.load(path), state)
+
+
+def test_tied_tensors_stay_tied_and_are_stored_once(tmp_path: Path) -> None:
+    """One array at three places is one tensor in the file and one object after loading; so is a view of all of it."""
+    array = np.random.default_rng(0).standard_normal((300, 400))
+    state = {"a": array, "b": [array], "view": array[:]}
+    tk.save(state, tmp_path / "tied.safetensors")
+    loaded = tk.load(tmp_path / "tied.safetensors")
+    assert loaded["a"] is loaded["b"][0] is loaded["view"]
+    assert (tmp_path / "tied.safetensors").stat().st_size < array.nbytes + 2000
+
+
+def test_other_views_are_stored_apart_and_save_says_so_once() -> None:
+    """Overlapping views come back apart, after one warning."""
+    array = np.arange(10.0)
+    with pytest.warns(tk.TensorkeepWarning, match="overlapping") as caught:
+        loaded = tk.loads(tk.dumps({"a": array[:6], "b": array[4:], "c": array[2:8]}))
+    assert len(caught) == 1
+    assert_same_bits(loaded["b"], array[4:].copy())
+    loaded["a"][:] = 0
+    assert loaded["b"][0] == 4
+
+
+def test_neighbouring_views_are_no_reason_to_warn() -> None:
+    """Parts of one memory that do not overlap are saved in silence."""
+    array = np.arange(10.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tk.dumps({"a": array[:5], "b": array[5:]})
+
+
+@dataclasses.dataclass
+class Point:
+    x: float
+    y: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    w: Any
+    extra: int = dataclasses.field(default=7)
+
+
+Pair = namedtuple("Pair", "left right")
+
+
+def test_records_come_back_by_types_only() -> None:
+    """A dataclass or named tuple is a dict or tuple without `types=`, and itself with it, frozen or not."""
+    state = {"p": Point(1.0, np.arange(3)), "f": Frozen(np.ones(2)), "t": Pair(1, (2, 3))}
+    data = tk.dumps(state)
+    without = tk.loads(data)
+    assert_same_bits(without, {"p": {"x": 1.0, "y": np.arange(3)}, "f": {"w": np.ones(2), "extra": 7}, "t": (1, (2, 3))})
+    assert_same_bits(tk.loads(data, types=(Point, Frozen, Pair)), state)
+
+
+def test_a_record_that_is_no_longer_the_same_is_refused() -> None:
+    """Fields that the class lacks, or lacks a default for, are an error that names them."""
+    changed = dataclasses.make_dataclass("Point", [("x", float), ("z", int)])
+    with pytest.raises(tk.FormatError, match="'y'"):
+        tk.loads(tk.dumps(Point(1.0)), types=(changed,))
+
+
+def test_bags_and_special_dicts_come_back_as_themselves() -> None:
+    """Namespaces, ordered dicts and default dicts keep their class."""
+    state = [argparse.Namespace(lr=0.1), types.SimpleNamespace(a=np.ones(1)), OrderedDict(z=1, a=2), defaultdict(int, a=1)]
+    assert_same_bits(tk.loads(tk.dumps(state)), state)
+
+
+@pytest.mark.parametrize("bits", [np.random.PCG64, np.random.MT19937, np.random.Philox, np.random.SFC64, np.random.PCG64DXSM])
+def test_generators_go_on_where_they_stood(bits: type) -> None:
+    """NumPy's generators, and Python's, give the same numbers after a round trip, new or in place."""
+    generator, python = np.random.Generator(bits(3)), random.Random(5)
+    generator.standard_normal(7), python.random()
+    data = tk.dumps({"numpy": generator, "python": python, "old": np.random.RandomState(1)})
+    fresh = tk.loads(data)
+    target = {"numpy": np.random.Generator(bits(9)), "python": random.Random(9)}
+    restored = tk.loads(data, into=target)
+    assert restored["numpy"] is target["numpy"]
+    wanted = generator.standard_normal(5).tolist(), python.random()
+    for state in (fresh, restored):
+        assert (state["numpy"].standard_normal(5).tolist(), state["python"].random()) == wanted
+
+
+@pytest.mark.parametrize("name", ["float6_e2m3fn", "float6_e3m2fn", "float4_e2m1fn", "float8_e4m3fn", "float8_e8m0fnu", "bfloat16", "int4"])
+@pytest.mark.parametrize("count", [0, 1, 5, 8, 70_001])
+def test_narrow_types_of_every_size(name: str, count: int) -> None:
+    """Types below 16 bits come back whatever their count, packed or not."""
+    dtype = np.dtype(getattr(ml_dtypes, name))
+    array = (np.arange(count) % 2).astype(np.int8).astype(dtype)
+    assert_same_bits(tk.loads(tk.dumps(array)), array)
+
+
+def test_f4_is_packed_two_to_a_byte_the_even_index_low() -> None:
+    """The layout of 4-bit floats is the one that the format names."""
+    array = np.array([0.5, 1.0, 1.5, 6.0], ml_dtypes.float4_e2m1fn)
+    raw = array.view(np.uint8)
+    assert tk.dumps(array)[-2:] == bytes([raw[0] | raw[1] << 4, raw[2] | raw[3] << 4])
+
+
+def test_two_hundred_thousand_tensors(tmp_path: Path) -> None:
+    """So many tensors are no problem for a file."""
+    state = {f"block.{number}.weight": np.full(3, number, np.float32) for number in range(200_000)}
+    tk.save(state, tmp_path / "many.safetensors", durable=False)
+    loaded = tk.load(tmp_path / "many.safetensors")
+    assert list(loaded) == list(state)
+    assert loaded["block.199999.weight"].tolist() == [199_999.0] * 3
+    assert tk.verify(tmp_path / "many.safetensors").intact
+
+
+UNKEEPABLE = {
+    "code": (lambda: 1, "code"),
+    "a class": (dict, "code"),
+    "a module": (np, "no adapter knows"),
+    "an object array": (np.array([object()]), "Python objects"),
+    "long double": (np.ones(2, np.longdouble), "machine to machine"),
+    "a masked array": (np.ma.array([1, 2], mask=[0, 1]), "more than an array"),
+    "a subclass of dict": (type("Mine", (dict,), {})(a=1), "kind of dict"),
+    "a defaultdict of code": (defaultdict(lambda: 1), "code"),
+    "strings of variable width": (np.array(["a"], dtype=np.dtypes.StringDType()), "variable width"),
+    "a generator": ((i for i in range(3)), "no adapter knows"),
+}
+
+
+@pytest.mark.parametrize("what", UNKEEPABLE)
+def test_what_cannot_be_kept_is_an_error_that_names_its_path(tmp_path: Path, what: str) -> None:
+    """Nothing is dropped in silence, and nothing is written."""
+    value, reason = UNKEEPABLE[what]
+    with pytest.raises(tk.UnsupportedError, match=reason) as caught:
+        tk.save({"net": [1, {"bad": value}]}, tmp_path / "x.safetensors")
+    assert caught.value.path == "net.1.bad"
+    assert isinstance(caught.value, TypeError)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_open_file_cannot_be_kept(tmp_path: Path) -> None:
+    """Neither can an open file."""
+    with (tmp_path / "f").open("w") as handle, pytest.raises(tk.UnsupportedError, match="f"):
+        tk.dumps({"f": handle})
+
+
+def test_a_state_that_holds_itself_is_refused() -> None:
+    """A cycle is an error that names the path."""
+    state: dict[str, Any] = {"a": []}
+    state["a"].append(state)
+    with pytest.raises(tk.UnsupportedError, match=r"a\.0.*holds itself"):
+        tk.dumps(state)
+
+
+def test_too_deep_a_state_is_refused_before_it_is_written() -> None:
+    """What no reader would take is not written."""
+    state: Any = 1
+    for _ in range(250):
+        state = [state]
+    with pytest.raises(tk.UnsupportedError, match="deep"):
+        tk.dumps(state)
+
+
+def test_metadata_stand_where_other_tools_look() -> None:
+    """Texts stand in __metadata__ itself, all else in the document; both come back; two keys are taken."""
+    data = tk.dumps({"w": np.ones(1)}, metadata={"note": "hi", "epoch": 3, "nested": {"a": (1, None)}, "format": "np"})
+    with tk.open(__import__("io").BytesIO(data)) as contents:
+        assert contents.metadata == {"note": "hi", "epoch": 3, "nested": {"a": (1, None)}}
+    assert b'"note":"hi"' in data
+    assert b'"format":"np"' in data
+    with pytest.raises(tk.UnsupportedError, match="tensorkeep"):
+        tk.dumps(1, metadata={"tensorkeep": "x"})
+    with pytest.raises(tk.UnsupportedError, match="ndarray"):
+        tk.dumps(1, metadata={"w": np.ones(3)})
