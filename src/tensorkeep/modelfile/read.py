@@ -15,7 +15,7 @@ from tensorkeep import strictjson, structure
 from tensorkeep.chunks import CHUNK_BYTES, DIGEST_BYTES, Grid, digest, grid_of
 from tensorkeep.container import LENGTH_BYTES, Header, header_length, parse_header
 from tensorkeep.contents import Contents, Placed, Placement
-from tensorkeep.errors import CorruptError, FormatError
+from tensorkeep.errors import CorruptError, FormatError, TensorkeepError
 from tensorkeep.limits import Limits
 from tensorkeep.modelfile.layout import KEY, ROOT_DIGITS, VERSION, Document
 from tensorkeep.plain import decode_bytes
@@ -367,7 +367,7 @@ def _model_file(file: File, head: bytes, header: Header, storage: FileStorage, s
         storage.add_digests(decode_bytes(document.digests))
         tree_document = strictjson.decode(bytes(document.structure), object)
         own = None if isinstance(document.metadata, msgspec.UnsetType) else strictjson.decode(bytes(document.metadata), object)
-    except FormatError:
+    except TensorkeepError:
         raise
     except (msgspec.MsgspecError, ValueError) as error:
         raise FormatError(file.name, f'its __metadata__["{KEY}"] is not laid out as it should be: {error}') from None

@@ -1,0 +1,53 @@
+"""A second implementation of the model file's frame, straight from the format's description: for crafting files that break it."""
+
+import base64
+import json
+import struct
+
+from blake3 import blake3
+
+
+def safetensors(header: object, data: bytes = b"", *, text: bytes | None = None) -> bytes:
+    """A safetensors file with any header."""
+    text = json.dumps(header).encode() if text is None else text
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def chunks(sizes: list[int]) -> list[tuple[int, int]]:
+    """The chunk grid by its description: large tensors from their own first byte, small neighbours together."""
+    spans, at, begun = [], 0, 0
+    for size in sizes:
+        large = size >= 65536
+        if begun < at and (large or at + size - begun > 1 << 20):
+            spans.append((begun, at))
+            begun = at
+        if large:
+            spans += [(at + cut, at + min(cut + (1 << 20), size)) for cut in range(0, size, 1 << 20)]
+            begun = at + size
+        at += size
+    return spans + ([(begun, at)] if begun < at else [])
+
+
+def model_file(structure: object, entries: dict[str, tuple[str, list[int], bytes]], **changes: object) -> bytes:
+    """A model file with any structure; its digests and its root are right unless `changes` says otherwise.
+
+    Args:
+        structure: JSON.
+        entries: by path in file order, dtype, shape and bytes.
+        changes: fields of the document to set, or to leave out (None).
+    """
+    data = b"".join(part for _, _, part in entries.values())
+    digests = b"".join(blake3(data[a:b]).digest() for a, b in chunks([len(part) for _, _, part in entries.values()]))
+    document = {"version": "1.0", "root": "0" * 64, "digests": base64.b64encode(digests).decode(), "framework": "numpy", "structure": structure}
+    document = {key: value for key, value in {**document, **changes}.items() if value is not None}
+    header: dict[str, object] = {"__metadata__": {"format": "pt", "tensorkeep": json.dumps(document, separators=(",", ":"))}}
+    at = 0
+    for path, (dtype, shape, part) in entries.items():
+        header[path] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + len(part)]}
+        at += len(part)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-(8 + len(text)) % 64)
+    head = struct.pack("<Q", len(text)) + text
+    if "root" not in changes:
+        head = head.replace(b"0" * 64, blake3(head).hexdigest().encode(), 1)
+    return head + data
