@@ -38,7 +38,13 @@ def model_file(structure: object, entries: dict[str, tuple[str, list[int], bytes
     """
     data = b"".join(part for _, _, part in entries.values())
     digests = b"".join(blake3(data[a:b]).digest() for a, b in chunks([len(part) for _, _, part in entries.values()]))
-    document = {"version": "1.0", "root": "0" * 64, "digests": base64.b64encode(digests).decode(), "framework": "numpy", "structure": structure}
+    document = {
+        "version": "1.0",
+        "root": "0" * 64,
+        "digests": base64.b64encode(digests).decode(),
+        "framework": "numpy",
+        "structure": structure,
+    }
     document = {key: value for key, value in {**document, **changes}.items() if value is not None}
     header: dict[str, object] = {"__metadata__": {"format": "pt", "tensorkeep": json.dumps(document, separators=(",", ":"))}}
     at = 0

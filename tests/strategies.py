@@ -56,9 +56,9 @@ standard = (
     | hnp.complex_number_dtypes(sizes=(64, 128)) | hnp.unicode_string_dtypes(max_len=5) | hnp.byte_string_dtypes(max_len=5)
     | hnp.datetime64_dtypes() | hnp.timedelta64_dtypes() | hnp.array_dtypes(hnp.integer_dtypes() | hnp.floating_dtypes(sizes=(32, 64)))
 ).filter(lambda dtype: np.dtype(dtype).names is None or all(len(field) == 2 for field in np.dtype(dtype).fields.values()))  # fmt: skip
-arrays = (
-    hnp.arrays(standard, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=6)).flatmap(_weird) | ml_arrays()
-).filter(lambda array: array.dtype.itemsize > 0 and array.dtype.subdtype is None)
+arrays = (hnp.arrays(standard, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=6)).flatmap(_weird) | ml_arrays()).filter(
+    lambda array: array.dtype.itemsize > 0 and array.dtype.subdtype is None
+)
 scalars = hnp.arrays(standard, ()).map(lambda array: array[()]).filter(lambda value: isinstance(value, np.generic))
 plain = (
     st.none() | st.booleans() | st.integers() | st.integers(min_value=2**60, max_value=2**4000) | floats | st.complex_numbers() | texts

@@ -84,7 +84,10 @@ def test_what_the_format_allows_is_read() -> None:
 
 def test_a_misaligned_tensor_of_others_is_copied_to_its_alignment(tmp_path: Path) -> None:
     """A float32 at an odd address of the file comes as an aligned array, mapped or not."""
-    header = {"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}, "b": {"dtype": "F32", "shape": [20_000], "data_offsets": [1, 80_001]}}
+    header = {
+        "a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]},
+        "b": {"dtype": "F32", "shape": [20_000], "data_offsets": [1, 80_001]},
+    }
     values = np.arange(20_000, dtype=np.float32)
     (tmp_path / "odd.safetensors").write_bytes(safetensors(header, b"x" + values.tobytes()))
     for mmap in (True, False):
