@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from craft import safetensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tensorkeep as tk
+from craft import safetensors
 
 GOOD = {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, "b": {"dtype": "U8", "shape": [3], "data_offsets": [8, 11]}}
 DATA = bytes(range(11))
@@ -117,6 +117,7 @@ def test_layout_follows_the_description(sizes: list[int]) -> None:
     import base64
 
     from blake3 import blake3
+
     from craft import chunks
 
     state = {f"t{number}": np.full(size, number, np.uint8) for number, size in enumerate(sizes)}

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from same import assert_same_bits
 
 import tensorkeep as tk
+from same import assert_same_bits
 from tensorkeep.nn import ACTIVATIONS, OBJECTIVES, Network, digits
 
 

@@ -13,10 +13,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
-from same import assert_same_bits
-from strategies import states
 
 import tensorkeep as tk
+from same import assert_same_bits
+from strategies import states
 
 settings.register_profile("tensorkeep", deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
 settings.load_profile("tensorkeep")

@@ -3,9 +3,9 @@
 import time
 
 import pytest
-from craft import model_file
 
 import tensorkeep as tk
+from craft import model_file
 
 W = {"w": ("U8", [4], b"abcd")}
 DEEP: object = 1

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from craft import model_file, safetensors
 
 import tensorkeep as tk
+from craft import model_file, safetensors
 
 STATE = {"net": {"large": np.arange(200_000.0), "small": np.ones(3), "odd": np.ones(3, np.int8)}, "epoch": 3, "text": "x" * 70_000}
 

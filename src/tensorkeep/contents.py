@@ -4,20 +4,31 @@ Lives here: `Contents` and `Finding`, and `Storage`, the protocol of whatever ho
 Lives elsewhere: who fills them (modelfile, formats).
 """
 
+import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Final, Literal, Protocol, Self
 
 from tensorkeep.tensors import Array, LazyTensor
 from tensorkeep.tree import Tree
 from tensorkeep.workers import Progress
+
+_COMPARED: Final = 2000  # paths that are looked through for one that is close
 
 Placed = tuple["memoryview | Array", int]
 """Where the bytes of a tensor are in memory: a buffer, and the offset of the first one."""
 
 Placement = Callable[[LazyTensor], Placed]
 """Tells of each tensor that was placed where it is."""
+
+
+class Tensors(dict[str, LazyTensor]):
+    """Tensors by path, in file order. A wrong path is answered with the one that was meant."""
+
+    def __missing__(self, path: str) -> LazyTensor:
+        close = difflib.get_close_matches(path, list(self)[:_COMPARED], n=1) if isinstance(path, str) else []
+        raise KeyError(f"no tensor {path!r:.200}" + (f"; did you mean {close[0]!r}?" if close else ""))
 
 
 class Storage(Protocol):

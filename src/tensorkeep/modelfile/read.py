@@ -14,7 +14,7 @@ import numpy as np
 from tensorkeep import strictjson, structure
 from tensorkeep.chunks import CHUNK_BYTES, DIGEST_BYTES, Grid, digest, grid_of
 from tensorkeep.container import LENGTH_BYTES, Header, header_length, parse_header
-from tensorkeep.contents import Contents, Placed, Placement
+from tensorkeep.contents import Contents, Placed, Placement, Tensors
 from tensorkeep.errors import CorruptError, FormatError, TensorkeepError
 from tensorkeep.limits import Limits
 from tensorkeep.modelfile.layout import KEY, ROOT_DIGITS, VERSION, Document
@@ -352,13 +352,15 @@ def read_contents(file: File, *, verify: bool, mmap: bool | None, limits: Limits
     file.read_into(LENGTH_BYTES, memoryview(text))
     header = parse_header(bytes(text), file.nbytes, file=file.name, limits=limits)
     storage = FileStorage(file, header, verify=verify, mmap=mmap)
-    stored = {path: LazyTensor(span.spec, FileBytes(storage, span.start, span.stop), name=path) for path, span in header.spans.items()}
+    stored = Tensors(
+        (path, LazyTensor(span.spec, FileBytes(storage, span.start, span.stop), name=path)) for path, span in header.spans.items()
+    )
     if KEY not in header.metadata:
         return Contents(file.name, "safetensors", dict(stored), stored, storage, dict(header.metadata), file.nbytes)
     return _model_file(file, bytes(prefix) + bytes(text), header, storage, stored, limits)
 
 
-def _model_file(file: File, head: bytes, header: Header, storage: FileStorage, stored: dict[str, LazyTensor], limits: Limits) -> Contents:
+def _model_file(file: File, head: bytes, header: Header, storage: FileStorage, stored: Tensors, limits: Limits) -> Contents:
     text = header.metadata[KEY].encode()
     _check_version(text, file.name)
     try:

@@ -1,0 +1,5 @@
+"""`python -m tensorkeep`: the command line."""
+
+from tensorkeep.cli import main
+
+main()
