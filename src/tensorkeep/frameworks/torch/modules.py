@@ -16,6 +16,7 @@ from tensorkeep.frameworks.torch.rehearsal import Rehearsal
 from tensorkeep.frameworks.torch.tensors import as_tensor, capture
 from tensorkeep.matching import Matcher, Result, Step, named
 from tensorkeep.report import Problem
+from tensorkeep.selection import LEFT_OUT
 from tensorkeep.tensors import LazyTensor
 from tensorkeep.tree import Captured, Tree, join
 
@@ -30,7 +31,8 @@ def plan(target: Captured, state: Tree, path: str, matcher: Matcher) -> Result:
     found, others = named(state, target.state)
     versions = getattr(state, "_metadata", None)
     planning = _Planning(module, target.state, path, matcher, versions if isinstance(versions, dict) else {})
-    everything = {**found, **others}
+    planning.left_out = {name for name, node in found.items() if node is LEFT_OUT}
+    everything = {name: node for name, node in {**found, **others}.items() if node is not LEFT_OUT}
     if type(module).load_state_dict is not _LOADS_ALL:
         planning.rehearse_whole(everything)
     else:
@@ -47,6 +49,7 @@ class _Planning:
     def __init__(self, module: Any, state: dict[str, Tree], path: str, matcher: Matcher, versions: dict[Any, Any]) -> None:
         self.module, self.state, self.path, self.matcher, self.versions = module, state, path, matcher, versions
         self.used: set[str] = set()
+        self.left_out: set[str] = set()  # by `only`: never missing
         self.fresh: dict[int, Any] = {}  # by id of a parameter without memory: the one made for it; tied ones share it
 
     def visit(self, module: Any, prefix: str, state: dict[str, Tree]) -> None:
@@ -67,7 +70,8 @@ class _Planning:
     def match(self, module: Any, name: str, tensor: Any, key: str, state: dict[str, Tree]) -> None:
         """Match one parameter or buffer with what the state has under its key."""
         if key not in state:
-            self.matcher.missing(self.target(key, tensor), join(self.path, key))
+            if key not in self.left_out:
+                self.matcher.missing(self.target(key, tensor), join(self.path, key))
             return
         self.used.add(key)
         self.assign(module, name, tensor, key, state[key])
@@ -125,7 +129,7 @@ class _Planning:
         if type(module).set_extra_state is torch.nn.Module.set_extra_state:
             return
         if key not in state:
-            if key in self.state:
+            if key in self.state and key not in self.left_out:
                 self.matcher.missing(self.state[key], join(self.path, key))
             return
         self.used.add(key)
@@ -208,7 +212,7 @@ class _Planning:
 
     def report_missing(self, module: Any, prefix: str, missing: list[str]) -> None:
         for key in missing:
-            if key in self.state and key not in self.used and not key.endswith(_EXTRA):
+            if key in self.state and key not in self.used | self.left_out and not key.endswith(_EXTRA):
                 self.matcher.missing(self.state[key], join(self.path, key))
 
 
