@@ -496,7 +496,7 @@ def test_only_and_rename_into_a_model(tmp_path: Path) -> None:
     assert torch.equal(other.embed.weight, model.embed.weight)
     assert_same(other.norm.state_dict(), before)
     third = Model()
-    tk.load(tmp_path / "m.safetensors", into=third, rename={"net.*": "*"})
+    tk.load(tmp_path / "m.safetensors", into=third, only="net.*", rename={"net.*": "*"})
     assert_same(third.state_dict(), model.state_dict())
     flat = tk.load(tmp_path / "m.safetensors", only=lambda path: path.endswith("weight"))
     assert set(flat["net"]) == {"embed.weight", "head.weight", "norm.weight"}

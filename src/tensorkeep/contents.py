@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Literal, Protocol, Self
 
+from tensorkeep.progress import Progress
 from tensorkeep.tensors import Array, LazyTensor
 from tensorkeep.tree import Tree
-from tensorkeep.workers import Progress
 
 _COMPARED: Final = 2000  # paths that are looked through for one that is close
 

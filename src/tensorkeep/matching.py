@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 
 from tensorkeep import dtypes
 from tensorkeep.report import Problem
-from tensorkeep.selection import LEFT_OUT
+from tensorkeep.selection import LEFT_OUT, left_out
 from tensorkeep.tensors import LazyTensor, Live
 from tensorkeep.tree import Captured, Packed, Tree, join, like, walk
 
@@ -96,7 +96,7 @@ class Matcher:
         Returns:
             What gives the restored value once the bytes are in place: the target's own object where that is filled.
         """
-        if found is LEFT_OUT:
+        if found is LEFT_OUT or (isinstance(target, Captured) and left_out(found)):
             return lambda: live(target)
         if isinstance(target, LazyTensor):
             return self.tensor(target, found, path)

@@ -27,6 +27,12 @@ class _LeftOut:
 LEFT_OUT: Final = _LeftOut()
 
 
+def left_out(node: Tree) -> bool:
+    """Whether `only` took nothing of a part of a tree that has something."""
+    leaves = [leaf for _, leaf in walk(node)]
+    return bool(leaves) and all(leaf is LEFT_OUT for leaf in leaves)
+
+
 def selector(only: Only | None) -> Callable[[str], bool]:
     """`only` as a predicate over paths."""
     if only is None:

@@ -11,8 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-Progress = Callable[[int, int], None]
-"""Called with the bytes done and the bytes in all, from one thread at a time."""
+from tensorkeep.progress import Progress
 
 Job = tuple[int, Callable[[], None]]
 """What a worker runs, behind the number of bytes it moves forward."""

@@ -1,5 +1,6 @@
 """Capabilities: which optional calls this system has. Everything works without any of them, slower or less tidy."""
 
+import ctypes
 import os
 import sys
 from dataclasses import dataclass
@@ -12,27 +13,48 @@ class Capabilities:
     Attributes:
         unnamed: files without a name until they are whole (`O_TMPFILE`).
         positional: reads and writes at an offset, of several buffers at once.
+        preallocate: room on the disk asked for before the first byte (`fallocate`).
         mapping: files mapped into memory.
         populate: pages of a mapping asked for by range (`MADV_POPULATE_READ`).
         locks: advisory locks that a kill releases.
+        file_system: the type of the file system under a file (`fstatfs`).
+        folder_sync: folders can be synced; where they cannot, nothing can make a name durable.
     """
 
     unnamed: bool
     positional: bool
+    preallocate: bool
     mapping: bool
     populate: bool
     locks: bool
+    file_system: bool
+    folder_sync: bool
 
+
+_LINUX = sys.platform == "linux"
+_WINDOWS = sys.platform == "win32"
 
 ALL = Capabilities(
     unnamed=hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd"),
     positional=hasattr(os, "preadv") and hasattr(os, "pwritev"),
-    mapping=sys.platform != "win32",  # Windows refuses to replace a file that is mapped
-    populate=sys.platform == "linux",
-    locks=sys.platform != "win32",
+    preallocate=_LINUX and ctypes.sizeof(ctypes.c_long) == 8,  # off_t as the call takes it
+    mapping=not _WINDOWS,  # Windows refuses to replace a file that is mapped
+    populate=_LINUX,
+    locks=not _WINDOWS,  # nor does it let go of a file that is open: there, a leftover is one that can be removed
+    file_system=_LINUX and ctypes.sizeof(ctypes.c_long) == 8,
+    folder_sync=not _WINDOWS,
 )
 
-NONE = Capabilities(unnamed=False, positional=False, mapping=False, populate=False, locks=False)
+NONE = Capabilities(
+    unnamed=False,
+    positional=False,
+    preallocate=False,
+    mapping=False,
+    populate=False,
+    locks=False,
+    file_system=False,
+    folder_sync=False,
+)
 
 in_use: Capabilities = ALL
 """What this process uses."""

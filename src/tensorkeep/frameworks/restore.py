@@ -20,11 +20,11 @@ from tensorkeep.frameworks.capture import capture_target
 from tensorkeep.frameworks.protocols import Arrays
 from tensorkeep.limits import Limits
 from tensorkeep.matching import Copy, Matcher, Result, Step
+from tensorkeep.progress import Progress
 from tensorkeep.report import Cast, make_report
 from tensorkeep.selection import LEFT_OUT
 from tensorkeep.tensors import LazyTensor, Live, as_array
 from tensorkeep.tree import Captured, Packed, Tree, like, tensors
-from tensorkeep.workers import Progress
 
 
 class Builder:

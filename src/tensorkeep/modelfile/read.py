@@ -19,8 +19,9 @@ from tensorkeep.errors import CorruptError, FormatError, TensorkeepError
 from tensorkeep.limits import Limits
 from tensorkeep.modelfile.layout import KEY, ROOT_DIGITS, VERSION, Document
 from tensorkeep.plain import decode_bytes
+from tensorkeep.progress import Progress
 from tensorkeep.tensors import Array, LazyTensor
-from tensorkeep.workers import Job, Progress, run
+from tensorkeep.workers import Job, run
 
 JOB_BYTES: Final = 4 * CHUNK_BYTES
 _NOTHING: Final = np.empty(0, np.uint8)  # where empty tensors are

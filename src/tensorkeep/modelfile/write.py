@@ -11,8 +11,9 @@ import numpy as np
 
 from tensorkeep.chunks import CHUNK_BYTES, DIGEST_BYTES, SMALL_BYTES, digest
 from tensorkeep.modelfile.layout import Layout
+from tensorkeep.progress import Progress
 from tensorkeep.tensors import Array, ByteSource, as_bytes
-from tensorkeep.workers import Job, Progress, run
+from tensorkeep.workers import Job, run
 
 JOB_BYTES: Final = 4 * CHUNK_BYTES  # a job's share: large enough for the disk, small enough for the cache
 

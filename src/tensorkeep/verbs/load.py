@@ -8,8 +8,8 @@ from tensorkeep.contents import Contents
 from tensorkeep.frameworks import restore
 from tensorkeep.limits import DEFAULT_LIMITS, Limits
 from tensorkeep.opening import of_bytes, open_contents
+from tensorkeep.progress import Progress
 from tensorkeep.selection import Only, Rename, selector, take
-from tensorkeep.workers import Progress
 
 State = TypeVar("State")
 

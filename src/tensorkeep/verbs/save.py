@@ -12,7 +12,7 @@ from tensorkeep.frameworks.capture import capture
 from tensorkeep.limits import DEFAULT_LIMITS, Limits
 from tensorkeep.modelfile.layout import Layout, lay_out_state
 from tensorkeep.modelfile.write import write_at_offsets, write_in_order
-from tensorkeep.workers import Progress
+from tensorkeep.progress import Progress
 
 _OTHERS: Final = frozenset(
     {

@@ -7,7 +7,7 @@ from typing import BinaryIO
 from tensorkeep.errors import CorruptError
 from tensorkeep.limits import Limits
 from tensorkeep.opening import open_contents
-from tensorkeep.workers import Progress
+from tensorkeep.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)

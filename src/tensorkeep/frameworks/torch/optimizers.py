@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from tensorkeep.matching import Copy, Matcher, Result, Step
+from tensorkeep.matching import Copy, Matcher, Result, Step, live
+from tensorkeep.selection import LEFT_OUT, left_out
 from tensorkeep.tensors import LazyTensor
 from tensorkeep.tree import Captured, Tree, join
 
@@ -14,6 +15,8 @@ def plan(target: Captured, state: Tree, path: str, matcher: Matcher) -> Result:
         matcher.problem("kind", path, "no optimizer's state", f"a {target.cls}: a dict with 'state' and 'param_groups'")
         return lambda: optimizer
     groups, own_groups = state["param_groups"], target.state["param_groups"]
+    if left_out(groups):
+        groups = own_groups
     if not _groups_fit(groups, own_groups, join(path, "param_groups"), matcher):
         return lambda: optimizer
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -29,6 +32,7 @@ def plan(target: Captured, state: Tree, path: str, matcher: Matcher) -> Result:
         slots[number] = {
             name: _slot(found, own.get(name), parameters[number], name, join(place, name), matcher, in_place)
             for name, found in inside.items()
+            if found is not LEFT_OUT or name in own
         }
         for name in own:
             if name not in inside:
@@ -36,7 +40,7 @@ def plan(target: Captured, state: Tree, path: str, matcher: Matcher) -> Result:
     for number, own in own_slots.items():
         if number not in state["state"]:
             matcher.missing(own, join(path, f"state.{number}"))
-    rest = matcher.value({key: value for key, value in state.items() if key != "state"})
+    rest = matcher.value({**state, "param_groups": groups, "state": {}})
     former: list[Any] = []
 
     def loaded() -> Any:
@@ -86,6 +90,8 @@ def _is_index(number: object, parameters: list[Any]) -> bool:
 
 def _slot(found: Tree, own: Tree, parameter: Any, name: str, path: str, matcher: Matcher, in_place: list[tuple[Any, str, Any]]) -> Result:
     """One slot of one parameter: read straight into the tensor that is there, or into a new one."""
+    if found is LEFT_OUT:
+        return lambda: live(own)
     if isinstance(found, LazyTensor) and isinstance(own, LazyTensor):
         tensor: Any = own.source.owner()  # type: ignore[attr-defined]  # a live tensor of the target
         problem = matcher.unfit(own, found, path)

@@ -1,0 +1,77 @@
+"""The public face: which names there are, and what importing them costs."""
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tensorkeep as tk
+
+NAMES = [
+    *("Cast", "Contents", "CorruptError", "DType", "Damage", "Finding", "FormatError", "LazyTensor", "Limits", "MismatchError"),
+    *("MissingExtraError", "Problem", "Report", "RestoreInterrupted", "Summary", "TensorSpec", "TensorkeepError", "TensorkeepWarning"),
+    *("UnsupportedError", "Verdict", "__version__", "dumps", "load", "loads", "save", "show", "verify"),
+]
+
+
+def test_the_public_names_are_these() -> None:
+    """Adding or taking away a public name is a decision: it changes this list."""
+    assert sorted(tk.__all__) == sorted(NAMES)
+    assert {name for name in dir(tk) if not name.startswith("_")} >= set(NAMES) - {"__version__"} | {"open"}
+
+
+def test_every_public_thing_says_that_it_lives_here() -> None:
+    """People see tensorkeep.load, not where its file is; and each has a docstring."""
+    for name in {*NAMES, "open"} - {"__version__"}:
+        assert getattr(tk, name).__module__ == "tensorkeep", name
+        assert getattr(tk, name).__doc__, name
+
+
+def test_importing_loads_neither_numpy_nor_a_framework() -> None:
+    """The import is light; so is the help of the command line."""
+    code = "import sys, tensorkeep, tensorkeep.cli as cli\ncli.run(['--help'])\nprint({'numpy', 'torch', 'jax', 'keras'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("set()")
+
+
+def test_saving_arrays_imports_no_framework(tmp_path: Path) -> None:
+    """Nothing is imported that the user has not imported."""
+    code = (
+        "import sys, numpy as np, tensorkeep as tk\n"
+        f"tk.save({{'a': np.ones(3)}}, {str(tmp_path / 'a.safetensors')!r}); tk.load({str(tmp_path / 'a.safetensors')!r})\n"
+        "print('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+
+
+def test_a_missing_name_is_an_attribute_error() -> None:
+    """As for any module."""
+    with pytest.raises(AttributeError, match="sav"):
+        tk.sav  # noqa: B018
+
+
+def test_open_files_have_a_short_repr_and_refuse_pickling(tmp_path: Path) -> None:
+    """Handles say what they are without reading, and what to pass instead of themselves."""
+    tk.save({"w": np.arange(6.0).reshape(2, 3)}, tmp_path / "w.safetensors")
+    with tk.open(tmp_path / "w.safetensors") as contents:
+        assert repr(contents).startswith("<tensorkeep model file ")
+        assert repr(contents.tensors["w"]) == "LazyTensor('w', F64[2,3])"
+        for handle in (contents, contents.tensors["w"]):
+            with pytest.raises(TypeError, match="pass"):
+                pickle.dumps(handle)
+
+
+def test_the_types_are_what_people_expect(tmp_path: Path) -> None:
+    """`load(into=x)` has the type of x; the package is typed."""
+    mypy = pytest.importorskip("mypy.api")
+    (tmp_path / "use.py").write_text(
+        "import tensorkeep as tk\nx: list[int] = tk.load('a', into=[1])\nreveal_type(tk.load('a', into='s'))\n"
+        "with tk.open('a') as f:\n    reveal_type(f.tensors['w'].shape)\ntk.save(1, 'a', metadata={'n': 1})\ny: int = tk.verify('a')\n"
+    )
+    out = mypy.run([str(tmp_path / "use.py"), "--strict", "--cache-dir", str(tmp_path / "cache")])[0]
+    assert 'Revealed type is "str"' in out or 'Revealed type is "builtins.str"' in out
+    assert "tuple[int, ...]" in out or "tuple[builtins.int, ...]" in out
+    assert out.count("error:") == 1, out  # the last line, and nothing else
