@@ -502,6 +502,26 @@ def test_only_and_rename_into_a_model(tmp_path: Path) -> None:
     assert set(flat["net"]) == {"embed.weight", "head.weight", "norm.weight"}
 
 
+def test_only_into_an_optimizer_keeps_the_rest(tmp_path: Path) -> None:
+    """One slot, one parameter, or the groups alone: what was left out stays as it is."""
+    run, other = run_of("adamw"), run_of("adamw")
+    train(run, 2)
+    train(other, 1)
+    tk.save({"optimizer": run["optimizer"]}, tmp_path / "o.safetensors")
+    saved = run["optimizer"].state_dict()["state"]
+    before = copy.deepcopy(other["optimizer"].state_dict()["state"])
+    tk.load(tmp_path / "o.safetensors", into=other, only="optimizer.state.0.exp_avg")
+    now = other["optimizer"].state_dict()["state"]
+    assert torch.equal(now[0]["exp_avg"], saved[0]["exp_avg"])
+    assert torch.equal(now[0]["exp_avg_sq"], before[0]["exp_avg_sq"])
+    assert_same(now[1], before[1])
+    tk.load(tmp_path / "o.safetensors", into=other, only="optimizer.param_groups*")
+    assert torch.equal(other["optimizer"].state_dict()["state"][0]["exp_avg_sq"], before[0]["exp_avg_sq"])
+    assert other["optimizer"].param_groups[0]["lr"] == run["optimizer"].param_groups[0]["lr"]
+    tk.load(tmp_path / "o.safetensors", into=other, only="optimizer.state.*")
+    assert_same(other["optimizer"].state_dict()["state"], saved)
+
+
 def test_file_objects_and_flat_files(tmp_path: Path) -> None:
     """A model from a stream; a file by safetensors into a model, and into a model inside a state."""
     save_file = pytest.importorskip("safetensors.torch").save_file

@@ -5,12 +5,16 @@ Source of the standard names: https://github.com/huggingface/safetensors, `Dtype
 """
 
 import re
+import sys
 from functools import lru_cache
 from typing import Any, Final
 
 import ml_dtypes
 import msgspec
 import numpy as np
+
+if sys.byteorder == "big":
+    raise ImportError("tensorkeep keeps tensors in little-endian order as they lie in memory; this machine is big-endian and not supported")
 
 Array = np.ndarray[Any, Any]
 

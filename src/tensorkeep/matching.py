@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 
 from tensorkeep import dtypes
 from tensorkeep.report import Problem
-from tensorkeep.selection import LEFT_OUT, left_out
+from tensorkeep.selection import LEFT_OUT
 from tensorkeep.tensors import LazyTensor, Live
 from tensorkeep.tree import Captured, Packed, Tree, join, like, walk
 
@@ -85,6 +85,7 @@ class Matcher:
         self.problems: list[Problem] = []
         self.copies: list[Copy] = []
         self.wanted: list[Tree] = []
+        self.values: list[object] = []
         self.steps: list[Step] = []
         self.finish: list[Callable[[], object]] = []
         self._absent: list[tuple[Problem, LazyTensor]] = []
@@ -96,7 +97,7 @@ class Matcher:
         Returns:
             What gives the restored value once the bytes are in place: the target's own object where that is filled.
         """
-        if found is LEFT_OUT or (isinstance(target, Captured) and left_out(found)):
+        if found is LEFT_OUT:
             return lambda: live(target)
         if isinstance(target, LazyTensor):
             return self.tensor(target, found, path)
@@ -146,8 +147,13 @@ class Matcher:
 
     def value(self, found: Tree) -> Result:
         """Take a part of the file as it is, built anew."""
+        number = len(self.wanted)
         self.wanted.append(found)
-        return lambda: self.build(found)
+        return lambda: self.values[number]
+
+    def build_values(self) -> None:
+        """Build all values that will be handed out: what can fail in that fails before anything is changed."""
+        self.values = [self.build(found) for found in self.wanted]
 
     def missing(self, target: Tree, path: str) -> None:
         """The file lacks what the target has here: every leaf of it."""

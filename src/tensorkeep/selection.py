@@ -27,12 +27,6 @@ class _LeftOut:
 LEFT_OUT: Final = _LeftOut()
 
 
-def left_out(node: Tree) -> bool:
-    """Whether `only` took nothing of a part of a tree that has something."""
-    leaves = [leaf for _, leaf in walk(node)]
-    return bool(leaves) and all(leaf is LEFT_OUT for leaf in leaves)
-
-
 def selector(only: Only | None) -> Callable[[str], bool]:
     """`only` as a predicate over paths."""
     if only is None:
@@ -105,12 +99,17 @@ def take(tree: Tree, only: Only | None, rename: Rename | None) -> tuple[Tree, li
 
 
 def _pruned(node: Tree, path: str, selected: Callable[[str], bool]) -> Tree:
+    """The tree with LEFT_OUT for what was not selected; below the root, for containers of which nothing was, too."""
     if isinstance(node, Captured):
-        return Captured(node.kind, node.cls, _pruned(node.state, path, selected))
+        state = _pruned(node.state, path, selected)
+        return state if state is LEFT_OUT else Captured(node.kind, node.cls, state)
     inside = children(node)
     if inside is None:
         return node if selected(path) else LEFT_OUT
-    return _copied(node, ((key, _pruned(child, join(path, key), selected)) for key, child in inside))
+    items = [(key, _pruned(child, join(path, key), selected)) for key, child in inside]
+    if path and items and all(child is LEFT_OUT for _, child in items):
+        return LEFT_OUT
+    return _copied(node, items)
 
 
 def _new_paths(tree: Tree, renamed: Callable[[str], str]) -> dict[str, str]:

@@ -34,6 +34,7 @@ FACTORIES: Final[dict[str, type]] = {kind.__name__: kind for kind in (list, dict
 """What a defaultdict may make: nothing else can be kept."""
 
 RESERVED: Final = "__metadata__"
+PLAIN: Final = "plain"  # of a tensor that holds a plain value: no framework's, whoever reads it
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +159,10 @@ class _Encoder:
         document: dict[str, object] = {"tensor": tensor.name}
         if not tensor.spec.dtype.known:
             document["dtype"] = dtypes.describe(tensor.spec.dtype)
-        self.framework = self.framework or tensor.framework
-        if tensor.framework != self.framework:
-            document["as"] = tensor.framework
+        if tensor.framework != PLAIN:
+            self.framework = self.framework or tensor.framework
+            if tensor.framework != self.framework:
+                document["as"] = tensor.framework
         return document
 
     def known(self, tensor: LazyTensor) -> bool:
@@ -172,6 +174,8 @@ class _Encoder:
         if not path or path in self.tensors or path == RESERVED or not path.isascii() or self.known(tensor):
             return False
         if not tensor.spec.dtype.known or tensor.framework != (self.framework or tensor.framework):
+            return False
+        if tensor.framework == PLAIN:
             return False
         self.framework = tensor.framework
         tensor.name = path
@@ -202,7 +206,7 @@ def _pack_text(value: str | bytes) -> Packed | None:
         data = value
     if len(data) <= plain.LONG_TEXT:
         return None
-    tensor = LazyTensor(TensorSpec(dtypes.U8, (len(data),)), ArrayBytes(np.frombuffer(data, np.uint8)), framework="plain")
+    tensor = LazyTensor(TensorSpec(dtypes.U8, (len(data),)), ArrayBytes(np.frombuffer(data, np.uint8)), framework=PLAIN)
     return Packed("str" if isinstance(value, str) else "bytes", tensor)
 
 
@@ -221,7 +225,7 @@ def _pack_numbers(values: list[Any] | tuple[Any, ...]) -> Packed | None:
         return None
     return Packed(
         "list" if type(values) is list else "tuple",
-        LazyTensor(TensorSpec(dtype, array.shape), ArrayBytes(array), framework="plain"),
+        LazyTensor(TensorSpec(dtype, array.shape), ArrayBytes(array), framework=PLAIN),
     )
 
 

@@ -156,6 +156,7 @@ def into(
     builder.placed = contents.storage.place(fresh, progress)
     contents.storage.check([copy.source for copy in matcher.copies], progress)
     prepared = _Prepared(matcher.copies, contents, progress)
+    matcher.build_values()
     with _unless_interrupted():
         _apply(matcher.steps)
         _write(prepared, contents, before, matcher.steps)

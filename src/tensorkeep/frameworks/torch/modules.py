@@ -16,7 +16,7 @@ from tensorkeep.frameworks.torch.rehearsal import Rehearsal
 from tensorkeep.frameworks.torch.tensors import as_tensor, capture
 from tensorkeep.matching import Matcher, Result, Step, named
 from tensorkeep.report import Problem
-from tensorkeep.selection import left_out
+from tensorkeep.selection import LEFT_OUT
 from tensorkeep.tensors import LazyTensor
 from tensorkeep.tree import Captured, Tree, join
 
@@ -31,7 +31,7 @@ def plan(target: Captured, state: Tree, path: str, matcher: Matcher) -> Result:
     found, others = named(state, target.state)
     versions = getattr(state, "_metadata", None)
     planning = _Planning(module, target.state, path, matcher, versions if isinstance(versions, dict) else {})
-    planning.left_out = {name for name, node in found.items() if left_out(node)}
+    planning.left_out = {name for name, node in found.items() if node is LEFT_OUT}
     everything = {name: node for name, node in {**found, **others}.items() if name not in planning.left_out}
     if type(module).load_state_dict is not _LOADS_ALL:
         planning.rehearse_whole(everything)

@@ -1,9 +1,10 @@
 """PyTorch's optimizers: state that is there is filled in place; a fresh optimizer gets its state."""
 
+from functools import partial
 from typing import Any
 
 from tensorkeep.matching import Copy, Matcher, Result, Step, live
-from tensorkeep.selection import LEFT_OUT, left_out
+from tensorkeep.selection import LEFT_OUT
 from tensorkeep.tensors import LazyTensor
 from tensorkeep.tree import Captured, Tree, join
 
@@ -11,12 +12,13 @@ from tensorkeep.tree import Captured, Tree, join
 def plan(target: Captured, state: Tree, path: str, matcher: Matcher) -> Result:
     """Match an optimizer: its groups, and for every parameter the slots that the file has."""
     optimizer: Any = target.origin
+    own_groups = target.state["param_groups"]
+    if isinstance(state, dict):  # what `only` left out stays as it is
+        state = {key: target.state.get(key) if part is LEFT_OUT else part for key, part in state.items()}
     if not isinstance(state, dict) or not _looks_right(state):
         matcher.problem("kind", path, "no optimizer's state", f"a {target.cls}: a dict with 'state' and 'param_groups'")
         return lambda: optimizer
-    groups, own_groups = state["param_groups"], target.state["param_groups"]
-    if left_out(groups):
-        groups = own_groups
+    groups = state["param_groups"]
     if not _groups_fit(groups, own_groups, join(path, "param_groups"), matcher):
         return lambda: optimizer
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -25,6 +27,10 @@ def plan(target: Captured, state: Tree, path: str, matcher: Matcher) -> Result:
     own_slots = target.state["state"]
     for number, inside in state["state"].items():
         place = join(path, f"state.{number}")
+        if inside is LEFT_OUT or state["state"] is own_slots:
+            if number in own_slots:
+                slots[number] = {name: partial(live, slot) for name, slot in own_slots[number].items()}
+            continue
         if not isinstance(inside, dict) or not _is_index(number, parameters):
             matcher.unexpected(inside, place)
             continue
