@@ -136,22 +136,26 @@ class _Capture:
 
     def warn_of_overlaps(self) -> None:
         """Say once if tensors share memory without being the same: each is stored whole."""
-        if self.by_address is None:
-            return
-        reach = 0
-        for address in sorted(self.by_address):
-            here = self.by_address[address]
-            tensor = here[0] if isinstance(here, list) else here
-            low, high = address, address + tensor.nbytes
-            live = cast(Live, tensor.source)
-            if not live.plain:
-                low, high = live.extent()
-            if low < high and (type(here) is list or low < reach):
-                warnings.warn(
-                    TensorkeepWarning(
-                        "some tensors are overlapping views of one memory; each is stored by itself, and they come back apart"
-                    ),
-                    stacklevel=5,
-                )
-                return
-            reach = max(reach, high)
+        if self.by_address and _overlap(self.by_address):
+            warnings.warn(
+                TensorkeepWarning("some tensors are overlapping views of one memory; each is stored by itself, and they come back apart"),
+                stacklevel=5,
+            )
+
+
+def _overlap(by_address: dict[int, LazyTensor | list[LazyTensor]]) -> bool:
+    """Whether the memory of two tensors overlaps, as far as first and last address can tell."""
+    tensors = [here for here in by_address.values() if isinstance(here, LazyTensor)]
+    if len(tensors) < len(by_address):
+        return True  # two begin at one address and are not the same
+    live = [cast(Live, tensor.source) for tensor in tensors]
+    lows = np.array(list(by_address), np.uint64)
+    highs = lows + np.array([tensor.nbytes for tensor in tensors], np.uint64)
+    for number, source in enumerate(live):
+        if not source.plain:
+            lows[number], highs[number] = source.extent()
+    order = np.argsort(lows, kind="stable")
+    lows, highs = lows[order], highs[order]
+    there = highs > lows
+    lows, highs = lows[there], highs[there]
+    return bool((lows[1:] < np.maximum.accumulate(highs)[:-1]).any())
