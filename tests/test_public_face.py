@@ -32,7 +32,9 @@ def test_every_public_thing_says_that_it_lives_here() -> None:
 
 def test_importing_loads_neither_numpy_nor_a_framework() -> None:
     """The import is light; so is the help of the command line."""
-    code = "import sys, tensorkeep, tensorkeep.cli as cli\ncli.run(['--help'])\nprint({'numpy', 'torch', 'jax', 'keras'} & set(sys.modules))"
+    code = (
+        "import sys, tensorkeep, tensorkeep.cli as cli\ncli.run(['--help'])\nprint({'numpy', 'torch', 'jax', 'keras'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("set()")
 

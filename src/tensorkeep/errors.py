@@ -51,7 +51,7 @@ class CorruptError(TensorkeepError, ValueError):
         path: the tensor's path, or "(header)".
         span: first damaged byte of the file, and the byte after the last.
         found, wanted: the digests, in hex.
-        others: how many other tensors of the file share no byte with the damage; None if nobody looked.
+        also: the other tensors that have bytes in the same damaged chunk.
     """
 
     exit_code = EXIT_FINDING

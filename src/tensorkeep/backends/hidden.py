@@ -84,7 +84,7 @@ def _remove_leftover(path: str) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | CLOEXEC)
     try:
         if stat.S_ISREG(os.fstat(fd).st_mode):
-            # Raises while a save holds it. Shared, because NFS gives an exclusive one only to those who may write; it conflicts all the same.
+            # Raises while a save holds it. Shared: NFS gives an exclusive one only to who may write, and both conflict with the save's.
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
             os.unlink(path)
     finally:
