@@ -1,136 +1,372 @@
-"""The command line: what a person types, reads and scripts."""
+"""The command line: what it prints, where, and what it ends with. Real processes, real terminals."""
 
 import json
 import os
-import pty
+import re
+import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tensorkeep as tk
+from craft import safetensors
 from tensorkeep.cli import COMMANDS
 
-HOSTILE = "evil\x1b[31mred\nline\u202eright"
+SOURCE = Path(tk.__file__).parent.parent
+DOCS = SOURCE.parent / "docs"
+HOSTILE = {
+    "\x1b[31mred\x1b[0m": "escape codes",
+    "a\nerror: all is lost": "newlines",
+    "safe\u202egnp.exe": "right to left",
+    "zero\u200bwidth": "what cannot be seen",
+    "\x9b31m\x07": "C1 codes and bells",
+    "long" * 2000: "length",
+    "权重": "wide letters",
+}
 
 
-def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "tensorkeep", *arguments], capture_output=True, text=True, check=False, **options)
+def environment(**more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "LINES")}
+    return {**kept, "PYTHONPATH": str(SOURCE), **more}
+
+
+def tensorkeep(*arguments: object, cwd: Path | None = None, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run one command with no terminal."""
+    command = [sys.executable, "-m", "tensorkeep", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, encoding="utf-8", cwd=cwd, env=environment(**more), timeout=120)
+
+
+def on_a_terminal(*arguments: object, columns: int = 80, cwd: Path | None = None, **more: str) -> str:
+    """What a person sees: the output of a command in a pseudo-terminal."""
+    pty = pytest.importorskip("pty", reason="pseudo-terminals are POSIX's")
+    import fcntl
+    import struct
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    command = [sys.executable, "-m", "tensorkeep", *map(str, arguments)]
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=cwd, env=environment(TERM="xterm", **more))
+    os.close(theirs)
+    seen = b""
+    try:
+        while part := os.read(ours, 65536):
+            seen += part
+    except OSError:  # Linux: the other end was closed
+        pass
+    process.wait()
+    os.close(ours)
+    return seen.decode().replace("\r\n", "\n")
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> str:
-    layers = [{"weight": np.ones((4, 3), np.float32), "bias": np.zeros(3)} for _ in range(24)]
-    path = tmp_path / "net.safetensors"
-    tk.save({"layers": layers, HOSTILE: np.ones(2), "epoch": 3}, path, metadata={"note": HOSTILE})
-    return str(path)
+def model(tmp_path: Path) -> Path:
+    """A small model file."""
+    tk.save({"layers": [{"w": np.ones((2, 3), np.float32)} for _ in range(4)], "epoch": 3}, tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
 
 
-def test_show_collapses_what_is_alike(file: str) -> None:
-    """One line for 24 layers; sizes, dtypes, values, metadata; nothing a terminal would obey."""
-    done = run("show", file)
-    assert done.returncode == 0
-    assert "layers.{0..23}.weight" in done.stdout
-    assert "24x  F32[4,3]" in done.stdout
-    assert "50" not in done.stdout.split("\n")[0]
-    assert "every byte can be checked" in done.stdout
-    assert "evil\\x1b[31mred\\nline\\u202eright" in done.stdout
-    assert "\x1b" not in done.stdout
-    assert "\u202e" not in done.stdout
-
-
-def test_show_one_tensor_and_its_neighbour(file: str) -> None:
-    """A tensor by its path; a wrong path is answered with the right one."""
-    assert run("show", file, "--tensor", "layers.3.bias").stdout.startswith("layers.3.bias: F64[3], 24 B\n  0.0, 0.0, 0.0")
-    wrong = run("show", file, "--tensor", "layers.3.bais")
-    assert wrong.returncode == 2
-    assert "did you mean 'layers.3.bias'?" in wrong.stderr
-
-
-def test_verify_has_an_exit_code_for_each_verdict(file: str, tmp_path: Path) -> None:
-    """0 intact, 3 damaged or nothing to check against, 1 no such file."""
-    assert (run("verify", file).returncode, run("verify", file).stdout.count("intact")) == (0, 1)
-    damaged = tmp_path / "damaged.safetensors"
-    data = bytearray(Path(file).read_bytes())
+@pytest.fixture
+def damaged(tmp_path: Path) -> Path:
+    """A model file with one flipped bit."""
+    data = bytearray(tk.dumps({"w": np.ones(3), "v": np.ones(3)}))
     data[-1] ^= 1
-    damaged.write_bytes(data)
-    done = run("verify", file, str(damaged))
+    (tmp_path / "damaged.safetensors").write_bytes(data)
+    return tmp_path / "damaged.safetensors"
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    """A safetensors file by others."""
+    data = safetensors({"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}, b"x")
+    (tmp_path / "plain.safetensors").write_bytes(data)
+    return tmp_path / "plain.safetensors"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], [], *([command, "--help"] for command in COMMANDS), ["version"]])
+def test_help_and_versions_import_no_numpy(arguments: Sequence[str]) -> None:
+    """They are there at once."""
+    code = (
+        "import sys\nfrom tensorkeep.cli import run\n"
+        f"code = run({list(arguments)!r})\n"
+        "heavy = {'numpy', 'torch', 'tensorkeep.verbs.load', 'tensorkeep.nn'} & set(sys.modules)\n"
+        "print('heavy:', *sorted(heavy))\nsys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("heavy:\n")
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_every_help_page_starts_with_examples(command: str) -> None:
+    """And each example is a command that exists."""
+    done = tensorkeep(*command.split(), "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith("Examples:\n  tensorkeep ")
+    for line in done.stdout.split("\n\n")[0].splitlines()[1:]:
+        assert line.split()[1] in COMMANDS
+        assert command in line
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_show_tells_tensors_alike_together(model: Path) -> None:
+    """A file at a glance: data on stdout, nothing on stderr."""
+    done = tensorkeep("show", model.name, cwd=model.parent)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f"model.safetensors: tensorkeep model file, by tensorkeep {tk.__version__}, ")
+    assert lines[1] == "  4 tensors, 24 parameters: F32 96 B"
+    assert lines[2] == f"  every byte can be checked (root {tk.verify(model).root[:16]})"
+    assert lines[4:] == ["  layers.{0..3}.w  4x  F32[2,3]  96 B", "", "  epoch  3"]
+
+
+def test_show_one_tensor(model: Path) -> None:
+    """Its first elements; a wrong path is answered with the one that was meant."""
+    done = tensorkeep("show", model, "--tensor", "layers.2.w")
+    assert done.stdout == "layers.2.w: F32[2,3], 24 B\n  1.0, 1.0, 1.0, 1.0, 1.0, 1.0\n"
+    done = tensorkeep("show", model, "--tensor", "layer.2.w")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "did you mean 'layers.2.w'?" in done.stderr or "did you mean 'layers.0.w'?" in done.stderr
+
+
+def test_verify_tells_a_line_a_file_and_its_exit_code(model: Path, damaged: Path, plain: Path, tmp_path: Path) -> None:
+    """0 all intact, 3 a finding, 1 unreadable; a finding is told whatever else failed."""
+    done = tensorkeep("verify", model, model)
+    assert (done.returncode, done.stdout.count(": intact"), done.stderr) == (0, 2, "")
+    done = tensorkeep("verify", damaged)
     assert done.returncode == 3
-    assert "damaged" in done.stdout
-    plain = tmp_path / "plain.safetensors"
-    plain.write_bytes(b"\x02\0\0\0\0\0\0\0{}")
-    assert run("verify", str(plain)).returncode == 3
-    assert run("verify", str(tmp_path / "none")).returncode == 1
+    assert re.search(r"damaged in 1 place\n  bytes [\d,]+ to [\d,]+  \w, and 1 more\n$", done.stdout)
+    done = tensorkeep("verify", plain)
+    assert (done.returncode, "unverified" in done.stdout) == (3, True)
+    done = tensorkeep("verify", tmp_path / "nothing", model)
+    assert (done.returncode, done.stdout.count("intact"), done.stderr.count("No such file")) == (1, 1, 1)
+    done = tensorkeep("verify", tmp_path / "nothing", damaged, model)
+    assert (done.returncode, done.stdout.count("\n")) == (3, 3)
 
 
-@pytest.mark.parametrize("command", [["show"], ["verify"], ["version"], ["demo", "--folder"]])
-def test_every_command_speaks_json(command: list[str], file: str, tmp_path: Path) -> None:
-    """One document with a schema number on stdout, nothing else."""
-    argument = [] if command == ["version"] else [str(tmp_path / "demo")] if command[0] == "demo" else [file]
-    done = run(*command, *argument, "--json")
-    assert done.returncode == 0, done.stderr
+def test_version_tells_what_is_installed() -> None:
+    """tensorkeep, Python, the platform and the packages."""
+    done = tensorkeep("version")
+    told = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    assert told["tensorkeep"] == tk.__version__
+    assert told["numpy"] == np.__version__
+    assert told["python"].endswith(".".join(map(str, sys.version_info[:3])))
+    assert tensorkeep("--version").stdout == f"tensorkeep {tk.__version__}\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_speaks_json(command: str, model: Path) -> None:
+    """One document with its schema number, and nothing else."""
+    arguments = {"show": [model], "verify": [model], "demo": ["--folder", model.parent / "demo"]}.get(command, [])
+    done = tensorkeep(command, "--json", *arguments)
     document = json.loads(done.stdout)
-    assert document["schema"] == 1
-    assert document["command"] == command[0]
+    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1)
+    assert (document["schema"], document["command"]) == (1, command)
+
+
+def test_json_is_strict_whatever_a_file_holds(tmp_path: Path) -> None:
+    """nan, bytes, keys that are no text, and ints that Python refuses to print, have no place in JSON: they become text."""
+    metadata = {"nan": float("nan"), "inf": [float("inf")], "bytes": b"\xff", "big": 10**5000, "deep": {1: (2, None)}}
+    tk.save({"w": np.array([np.nan, 1.0])}, tmp_path / "odd.safetensors", metadata=metadata)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    document = json.loads(tensorkeep("show", "--json", tmp_path / "odd.safetensors").stdout, parse_constant=refuse)
+    assert (document["metadata"]["nan"], document["metadata"]["inf"], document["metadata"]["deep"]) == ("nan", ["inf"], {"1": [2, None]})
+    document = json.loads(tensorkeep("show", "--json", tmp_path / "odd.safetensors", "--tensor", "w").stdout, parse_constant=refuse)
+    assert document["first"] == ["nan", 1.0]
 
 
 @pytest.mark.parametrize(
-    "arguments", [["show", "nothing-there"], ["verify", "."], ["show", __file__], ["sho"], ["show"], ["show", "--what"]]
+    ("arguments", "code", "kind"),
+    [
+        (["show", "nothing"], 1, "FileNotFoundError"),
+        (["show", "text"], 1, "FormatError"),
+        (["show", "."], 1, None),
+        (["verify", "empty"], 1, "FormatError"),
+        (["show"], 2, "MissingParameter"),
+        (["show", "text", "--nothing"], 2, None),
+        (["shwo"], 2, "UsageError"),
+    ],
 )
-@pytest.mark.parametrize("as_json", [False, True])
-def test_bad_input_is_one_clear_message(arguments: list[str], as_json: bool) -> None:
-    """Never a traceback; errors go to stderr, as JSON where that was asked for."""
-    done = run(*arguments, *(["--json"] if as_json else []))
-    assert done.returncode in (1, 2)
-    assert done.stdout == ""
+def test_bad_input_gives_one_clear_error(arguments: list[str], code: int, kind: str | None, tmp_path: Path) -> None:
+    """On stderr, with its exit code, never a traceback; as JSON where that was asked for."""
+    (tmp_path / "text").write_text("hello, this is no model at all")
+    (tmp_path / "empty").touch()
+    done = tensorkeep(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
-    if as_json:
-        assert json.loads(done.stderr)["error"]["message"]
-    else:
-        assert done.stderr.lower().count("error:") == 1
+    done = tensorkeep(*arguments, "--json", cwd=tmp_path)
+    document = json.loads(done.stderr)
+    assert (done.returncode, document["schema"]) == (code, 1)
+    assert document["error"]["message"]
+    assert kind in (None, document["error"]["kind"])
 
 
-def test_a_command_that_is_none_is_answered_with_one() -> None:
-    """As git does."""
-    assert "Did you mean verify?" in run("verfy").stderr
+def test_a_wrong_command_is_answered_with_the_one_that_was_meant() -> None:
+    """Did you mean."""
+    assert "Did you mean verify?" in tensorkeep("verfy").stderr
+    assert "Did you mean show?" in tensorkeep("shwo").stderr
+    assert "There are demo, show, verify, version." in tensorkeep("xyzzy").stderr
 
 
-@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=lambda words: " ".join(words) or "(none)")
-def test_help_begins_with_examples(command: list[str]) -> None:
-    """Each help page starts with what to type."""
-    done = run(*command, "--help")
-    assert done.returncode == 0
-    assert done.stdout.startswith("Examples:\n  tensorkeep ")
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    """A model file whose names and texts want to speak to the terminal."""
+    state = {**{name: np.ones(2) for name in HOSTILE}, "value": "\x1b]0;title\x07\n", "\x1b[2Jkey": 1}
+    tk.save(state, tmp_path / "hostile.safetensors", metadata={"\x1b[2J": "a\n\x1b[31mb\u202e"})
+    return tmp_path / "hostile.safetensors"
 
 
-def test_colour_only_where_a_person_looks(file: str) -> None:
-    """A terminal gets colour, unless NO_COLOR is set; a pipe never does."""
-    for environment, coloured in [({}, True), ({"NO_COLOR": "1"}, False)]:
-        parent, child = pty.openpty()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tensorkeep", "verify", file],
-            stdout=child,
-            stderr=child,
-            env={**os.environ, "TERM": "xterm", **environment},
-        )
-        process.wait()
-        os.close(child)
-        assert (b"\x1b[" in os.read(parent, 4096)) is coloured
-        os.close(parent)
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("colour", [True, False])
+def test_a_hostile_name_cannot_speak_to_the_terminal(hostile: Path, columns: int, colour: bool) -> None:
+    """No escape code, control character, newline or hidden mark of a file gets through; lines keep to the width."""
+    more = {} if colour else {"NO_COLOR": "1"}
+    seen = on_a_terminal("show", hostile.name, columns=columns, cwd=hostile.parent, **more)
+    assert (re.findall(r"\x1b\[\d*m", seen) != []) is colour
+    seen = re.sub(r"\x1b\[[01]m", "", seen)
+    assert all(char == "\n" or char.isprintable() for char in seen)
+    assert "\nerror" not in seen
+    assert max(len(line) + line.count("权") + line.count("重") for line in seen.splitlines()) <= columns
+    told = tensorkeep("show", hostile).stdout
+    assert all(char == "\n" or char.isprintable() for char in told)
 
 
-def test_a_reader_that_goes_away_is_no_error(file: str) -> None:
-    """`tensorkeep show | head -1` ends quietly."""
-    done = subprocess.run(f"{sys.executable} -m tensorkeep show {file} | head -1", shell=True, capture_output=True, text=True, check=False)
-    assert done.stderr == ""
+def test_hostile_names_in_errors_and_arguments(hostile: Path, tmp_path: Path) -> None:
+    """Errors are shown escaped too, and so is what the caller typed."""
+    for arguments in (["show", "no\x1b[31m\nsuch"], ["\x1b[31mshow"], ["show", hostile, "--tensor", "\x1b[31mred"], ["show", "--\x1b[31m"]):
+        done = tensorkeep(*arguments, cwd=tmp_path)
+        assert done.returncode
+        assert "\x1b" not in done.stderr
 
 
-def test_the_demo_shows_the_whole_promise(tmp_path: Path) -> None:
-    """Trains, saves, predicts the same, survives a kill, resumes, refuses another shape."""
-    done = run("demo", "--folder", "out", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    for sentence in ("never saw", "the same, to the last bit", "intact, bit for bit", "never interrupted", "layers.0.weight", "Try next"):
-        assert sentence in done.stdout
-    assert tk.verify(tmp_path / "out" / "digits.safetensors").intact
+def test_a_terminal_that_lacks_a_letter_gets_it_spelled_out(hostile: Path) -> None:
+    """As in an old Windows console; that is no reason to fail."""
+    done = tensorkeep("show", hostile, PYTHONIOENCODING="cp1252")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u6743\\u91cd" in done.stdout
+
+
+def test_many_rows_are_cut_on_a_terminal_and_whole_in_a_pipe(tmp_path: Path) -> None:
+    """A terminal gets the first hundred and is told how many there are."""
+    tk.save({f"n{number}": np.ones(number + 1) for number in range(150)}, tmp_path / "many.safetensors")
+    assert "... and 50 more" in on_a_terminal("show", tmp_path / "many.safetensors")
+    assert tensorkeep("show", tmp_path / "many.safetensors").stdout.count("  n") == 150
+
+
+def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
+    """`tensorkeep show file | head -1` says nothing on stderr."""
+    tk.save({f"{'x' * 200}{number}": np.ones(number + 1, np.int8) for number in range(2000)}, tmp_path / "many.safetensors")
+    command = [sys.executable, "-m", "tensorkeep", "show", str(tmp_path / "many.safetensors")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 1
+    process.stderr.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_under_stdout_is_an_error(model: Path) -> None:
+    """What could not be printed is not called a success."""
+    command = [sys.executable, "-m", "tensorkeep", "show", str(model)]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment())
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a named pipe, to wait at")
+def test_ctrl_c_ends_with_130_and_no_traceback(tmp_path: Path) -> None:
+    """As a shell expects it."""
+    os.mkfifo(tmp_path / "pipe")
+    command = [sys.executable, "-m", "tensorkeep", "show", str(tmp_path / "pipe")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment())
+    with open(tmp_path / "pipe", "wb") as pipe:  # opens when the command has begun to read
+        pipe.write(b"\0")
+        pipe.flush()
+        process.send_signal(signal.SIGINT)
+        _, complaint = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert complaint.strip() == "error: interrupted"
+
+
+def test_progress_only_on_a_terminal_and_only_for_long_work(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A small file is done before a bar is worth it."""
+    assert "[" not in on_a_terminal("verify", model, NO_COLOR="1")
+    assert tensorkeep("verify", model).stderr == ""
+
+
+def test_the_bar_appears_after_half_a_second_and_goes_away(tmp_path: Path) -> None:
+    """Drawn over itself, cleared at the end, never wider than the terminal."""
+    script = (
+        "import time\nfrom tensorkeep.cli import output\n"
+        "with output.progress('verifying ' + 'x' * 500) as tell:\n"
+        "    for step in range(12):\n        time.sleep(0.07)\n        tell(step, 12)\n"
+    )
+    pty = pytest.importorskip("pty", reason="pseudo-terminals are POSIX's")
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=theirs, env=environment(TERM="xterm", COLUMNS="60"))
+    os.close(theirs)
+    seen = b""
+    try:
+        while part := os.read(ours, 65536):
+            seen += part
+    except OSError:  # Linux: the other end was closed
+        pass
+    process.wait()
+    os.close(ours)
+    bars = seen.decode().split("\r")
+    assert 1 <= sum("[#" in bar for bar in bars) <= 6
+    assert max(map(len, bars)) < 60
+    assert bars[-2:] == [" " * 59, ""]
+
+
+def test_the_demo_keeps_its_promises(tmp_path: Path) -> None:
+    """Every step is told with its time, in less than half a minute, and the file that is left is intact and complete."""
+    done = tensorkeep("demo", "--json", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    document = json.loads(done.stdout)
+    assert len(document["steps"]) == 6
+    assert sum(step["seconds"] for step in document["steps"]) < 30
+    assert [path.name for path in (tmp_path / "tensorkeep-demo").iterdir()] == ["digits.safetensors"]
+    assert tk.verify(tmp_path / document["file"]).intact
+    assert tk.load(tmp_path / document["file"])["epoch"] == 12
+    told = " ".join(step["result"] for step in document["steps"])
+    assert "SIGKILL" in told
+    assert "another shape" in told
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_demo_on_a_terminal(tmp_path: Path, columns: int) -> None:
+    """A bar while it trains, a line a result, and what to try next; the line of Python runs."""
+    seen = on_a_terminal("demo", columns=columns, cwd=tmp_path, NO_COLOR="1")
+    assert "\x1b" not in seen
+    assert "[####################] loss" in seen
+    assert "6. Load it into a network of another shape" in seen
+    last = seen.rstrip().splitlines()[-3:]
+    assert last[0] == "  tensorkeep show tensorkeep-demo/digits.safetensors"
+    code = last[2].strip().removeprefix('python -c "').removesuffix('"')
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_reference_in_the_docs_is_the_help_pages() -> None:
+    """`python docs/make_cli_reference.py` writes it anew."""
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    spec = spec_from_file_location("make_cli_reference", DOCS / "make_cli_reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    made = module_from_spec(spec)
+    spec.loader.exec_module(made)
+    assert made.PAGE.read_text(encoding="utf-8") == made.reference()

@@ -4,19 +4,22 @@ import difflib
 import importlib
 import os
 import sys
+import warnings
 from typing import Any, Final
 
 import click
 
 from tensorkeep._version import __version__
 from tensorkeep.cli import output
-from tensorkeep.errors import EXIT_FAILED, TensorkeepError
+from tensorkeep.errors import EXIT_FAILED, EXIT_OK, TensorkeepError
+
+EXIT_INTERRUPTED: Final = 130  # as a shell reports Ctrl-C
 
 COMMANDS: Final = {
-    "demo": "Train, save, break, restore: the whole promise in half a minute.",
+    "demo": "Train, save, break, restore: the whole promise in seconds.",
     "show": "Tell what FILE holds, from its header alone.",
-    "verify": "Check every byte of FILES against the digests stored in them.",
-    "version": "Print the versions of tensorkeep, Python and the frameworks that are installed.",
+    "verify": "Check every byte of each FILE against its digests.",
+    "version": "Print the versions of tensorkeep, Python and frameworks.",
 }
 
 
@@ -34,9 +37,9 @@ class Group(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            close = difflib.get_close_matches(args[0], COMMANDS, n=1, cutoff=0.5)
-            hint = f" Did you mean {close[0]}?" if close else ""
-            raise click.UsageError(f"No command {output.escaped(args[0])}.{hint}", ctx)
+            close = difflib.get_close_matches(args[0][:100], COMMANDS, n=1, cutoff=0.5)
+            hint = f" Did you mean {close[0]}?" if close else f" There are {', '.join(COMMANDS)}."
+            raise click.UsageError(f"No command {args[0]!r:.100}.{hint}", ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -51,11 +54,15 @@ class Group(click.Group):
 @click.command(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="tensorkeep %(version)s")
 def cli() -> None:
-    """Save and load neural networks: any framework, no code run, every byte checked."""
+    """Save and load neural networks: any framework, no code run, every byte checked.
+
+    Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 a finding (damage, or nothing to check against), 130 interrupted.
+    """
 
 
 def main() -> None:
     """Run the command line, and end the process with its exit code."""
+    output.prepare()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -70,25 +77,25 @@ def run(arguments: list[str]) -> int:
     """
     as_json = "--json" in arguments
     try:
-        code = cli.main(arguments, prog_name="tensorkeep", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: output.print_warning(str(message), as_json=as_json)
+            code = cli.main(arguments or ["--help"], prog_name="tensorkeep", standalone_mode=False)
         sys.stdout.flush()
-        return code if isinstance(code, int) else 0
     except click.ClickException as error:
-        if as_json:
-            output.print_error(error.format_message(), as_json=True, kind=type(error).__name__)
-        else:
-            error.show()
+        page = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else ""
+        hint = f"Try '{page} --help'." if page else ""
+        output.print_error(error.format_message(), as_json=as_json, kind=type(error).__name__, hint=hint)
         return error.exit_code
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt):
         output.print_error("interrupted", as_json=as_json, kind="Interrupted")
-        return 130
+        return EXIT_INTERRUPTED
     except BrokenPipeError:  # whoever read the output has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at the end of the process succeeds
         return EXIT_FAILED
-    except TensorkeepError as error:
-        output.print_error(str(error), as_json=as_json, kind=type(error).__name__)
-        return error.exit_code
-    except OSError as error:
-        name = "" if error.filename is None else f"{error.filename}: "
-        output.print_error(f"{name}{error.strerror or error}", as_json=as_json, kind=type(error).__name__)
+    except (TensorkeepError, OSError) as error:
+        output.report_error(error, as_json=as_json)
+        return error.exit_code if isinstance(error, TensorkeepError) else EXIT_FAILED
+    except MemoryError:
+        output.print_error("not enough memory", as_json=as_json, kind="MemoryError")
         return EXIT_FAILED
+    return code if isinstance(code, int) else EXIT_OK

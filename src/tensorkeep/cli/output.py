@@ -1,17 +1,27 @@
-"""Output: tables, colour, JSON, progress. Text from a file is shown escaped: it must not be able to speak to the terminal."""
+"""Output: tables, colour, JSON, progress, errors. Text from a file is shown escaped: it must not be able to speak to the terminal."""
 
 import json
+import math
 import os
+import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from typing import Any, Final
 
 import click
 
 SCHEMA: Final = 1  # of every JSON document; a change that breaks readers gives another number
 _PATIENCE_S: Final = 0.5  # work that is done sooner needs no progress bar
+_TICK_S: Final = 0.1  # between two drawings of it
+_LONGEST_CELL: Final = 500  # characters, where no terminal sets the width
+_WIDEST_PADDED: Final = 60  # likewise
+_NARROWEST_CELL: Final = 16
+_MOST_ROWS: Final = 100  # on a terminal
+_LARGEST_INT: Final = 2**1000  # Python refuses to print ints of more than 4,300 digits
 
 
 class Command(click.Command):
@@ -31,14 +41,25 @@ def write_examples(formatter: click.HelpFormatter, examples: Sequence[str]) -> N
     with formatter.section("Examples"):
         for example in examples:
             formatter.write_text(f"tensorkeep {example}")
+    formatter.write_paragraph()
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
+def prepare() -> None:
+    """Let text that the terminal's encoding lacks be spelled out instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def escaped(text: object) -> str:
     """Text of a file or a caller, with everything that a terminal might obey or hide spelled out."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in str(text))
+    line = str(text)
+    if line.isprintable():
+        return line
+    return "".join(char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode("ascii") for char in line)
 
 
 def lines_escaped(text: str) -> str:
@@ -56,59 +77,174 @@ def say(text: str = "") -> None:
     click.echo(text)
 
 
-def print_json(document: dict[str, Any]) -> None:
+def print_json(document: Mapping[str, Any]) -> None:
     """Print one JSON document."""
-    click.echo(json.dumps({"schema": SCHEMA, **document}, default=escaped, ensure_ascii=True))
+    click.echo(_json(document))
 
 
-def print_error(message: str, *, as_json: bool, kind: str) -> None:
-    """Print an error, to where errors go."""
+def print_error(message: str, *, as_json: bool, kind: str, hint: str = "") -> None:
+    """Print an error, to where errors go.
+
+    Args:
+        message: what happened; may have several lines.
+        as_json: print it as a JSON document.
+        kind: the class of the error.
+        hint: what to do next, or "".
+    """
     if as_json:
-        click.echo(json.dumps({"schema": SCHEMA, "error": {"kind": kind, "message": message}}), err=True)
+        click.echo(_json({"error": {"kind": kind, "message": message, "hint": hint}}), err=True)
+        return
+    click.echo(f"{styled('error:', fg='red', bold=True)} {lines_escaped(message)}", err=True)
+    if hint:
+        click.echo(lines_escaped(hint), err=True)
+
+
+def report_error(error: Exception, *, as_json: bool) -> dict[str, str]:
+    """Print one of our errors, or one of the operating system's, and give it as data."""
+    if isinstance(error, OSError) and error.strerror:
+        name = "" if error.filename is None else f"{escaped(os.fsdecode(error.filename))}: "
+        message = f"{name}{error.strerror}"
     else:
-        click.echo(f"{styled('error:', fg='red', bold=True)} {lines_escaped(message)}", err=True)
+        message = str(error)
+    print_error(message, as_json=as_json, kind=type(error).__name__)
+    return {"kind": type(error).__name__, "message": message}
+
+
+def print_warning(message: str, *, as_json: bool) -> None:
+    """Print a warning, to where errors go."""
+    if as_json:
+        click.echo(_json({"warning": {"message": message}}), err=True)
+    else:
+        click.echo(f"{styled('warning:', fg='yellow', bold=True)} {lines_escaped(message)}", err=True)
+
+
+def members(result: Any) -> dict[str, Any]:
+    """The fields of a verb's frozen result."""
+    return {field.name: getattr(result, field.name) for field in fields(result)}
+
+
+def _json(document: Mapping[str, Any]) -> str:
+    return json.dumps(_plain({"schema": SCHEMA, **document}), allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it; what JSON lacks becomes text."""
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, int):
+        return int(value) if abs(value) < _LARGEST_INT else hex(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return float(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if is_dataclass(value):
+        return _plain(members(value))
+    return str(value)
 
 
 def size(nbytes: int) -> str:
     """Bytes in a unit that suits them."""
-    amount, unit = float(nbytes), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if amount < 1024 or unit == "TiB":
-            break
+    if nbytes < 1024:
+        return f"{nbytes} B"
+    amount = float(nbytes)
+    for unit in ("KiB", "MiB", "GiB"):
         amount /= 1024
-    return f"{nbytes} B" if unit == "B" else f"{amount:.1f} {unit}"
+        if amount < 1024:
+            return f"{amount:.1f} {unit}"
+    return f"{amount / 1024:.1f} TiB"
 
 
-def table(rows: Sequence[Sequence[str]], *, indent: str = "  ", right: Sequence[int] = ()) -> Iterator[str]:
-    """Lines of a table, each column as wide as it needs, no wider than the terminal leaves it."""
-    if not rows:
-        return
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        cells = [
-            cell.rjust(width) if column in right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        yield (indent + "  ".join(cells)).rstrip()
+def count(number: int, noun: str) -> str:
+    """`1 tensor`, `20,000 tensors`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def width() -> int | None:
+    """Columns of the terminal that reads stdout; None where none does, and lines may be long."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def table(rows: Sequence[Sequence[str]], *, indent: str = "  ", right: Sequence[int] = (), shrink: int = 0) -> Iterator[str]:
+    """Lines of a table, with every cell escaped, and as wide as the terminal at most.
+
+    Args:
+        rows: the cells, unescaped. On a terminal, only so many of them are told.
+        indent: before each line.
+        right: columns that are set to the right.
+        shrink: the column whose cells are shortened in the middle where a line would be too long.
+    """
+    columns = width()
+    more = 0 if columns is None else max(0, len(rows) - _MOST_ROWS)
+    cells = [[_shortened(escaped(cell), _LONGEST_CELL) for cell in row] for row in rows[: len(rows) - more]]
+    widths = [max(map(_columns, column)) for column in zip(*cells, strict=True)]
+    if columns is None:
+        widths = [min(wide, _WIDEST_PADDED) for wide in widths]  # one long name must not push all others apart
+    elif cells:
+        others = sum(wide + 2 for number, wide in enumerate(widths) if wide and number != shrink)
+        widths[shrink] = min(widths[shrink], max(_NARROWEST_CELL, columns - len(indent) - others))
+    for row in cells:
+        padded = []
+        for number, wide in enumerate(widths):
+            cell = row[number] if columns is None else _shortened(row[number], wide)
+            blank = " " * (wide - _columns(cell))
+            padded.append(blank + cell if number in right else cell + blank)
+        yield (indent + "  ".join(cell for cell in padded if cell)).rstrip()
+    if more:
+        yield f"{indent}... and {more:,} more: `| less` and --json have them all"
+
+
+def _columns(text: str) -> int:
+    """How wide a terminal shows it: East Asian letters take two columns, marks above others none."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def _shortened(text: str, columns: int) -> str:
+    """Text in so many columns, without its middle: both ends of a path tell something."""
+    if _columns(text) <= columns:
+        return text
+    head = tail = ""
+    for near, far in zip(text, reversed(text), strict=True):
+        if _columns(head + near + tail + far) > columns - 3:
+            break
+        head, tail = head + near, far + tail
+    return f"{head}...{tail}"
 
 
 @contextmanager
 def progress(label: str) -> Iterator[Callable[[int, int], None] | None]:
     """A progress bar on a terminal, for work over half a second; None elsewhere."""
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield None
         return
-    began, shown = time.monotonic(), False
+    drawn = time.monotonic() + _PATIENCE_S - _TICK_S
+    shown = False
 
     def update(done: int, whole: int) -> None:
-        nonlocal shown
-        if time.monotonic() - began > _PATIENCE_S:
-            shown = True
-            filled = 30 * done // max(whole, 1)
-            click.echo(f"\r{label} [{'#' * filled}{' ' * (30 - filled)}] {100 * done // max(whole, 1):3d} %", err=True, nl=False)
+        nonlocal drawn, shown
+        if time.monotonic() - drawn >= _TICK_S:
+            drawn, shown = time.monotonic(), True
+            draw_bar(label, done / max(whole, 1), f"{size(done)} of {size(whole)}")
 
     try:
         yield update
     finally:
         if shown:
-            click.echo("\r" + " " * (len(label) + 42) + "\r", err=True, nl=False)
+            clear_bar()
+
+
+def draw_bar(label: str, share: float, note: str) -> None:
+    """Draw a bar over the last one."""
+    columns = shutil.get_terminal_size().columns - 1
+    filled = min(20, int(20 * share))
+    rest = f" [{'#' * filled}{' ' * (20 - filled)}] {note}"
+    line = _shortened(escaped(label), max(_NARROWEST_CELL, columns - len(rest))) + rest
+    click.echo("\r" + line[:columns].ljust(columns), err=True, nl=False)
+
+
+def clear_bar() -> None:
+    """Take the bar away."""
+    click.echo("\r" + " " * (shutil.get_terminal_size().columns - 1) + "\r", err=True, nl=False)

@@ -1,62 +1,66 @@
 """tensorkeep show."""
 
-import dataclasses
+from math import prod
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 import tensorkeep as tk
 from tensorkeep.cli import output
 
+if TYPE_CHECKING:
+    from tensorkeep.tensors import LazyTensor
+    from tensorkeep.verbs.show import Summary
+
+_FIRST: Final = 8  # elements of a tensor that are shown
+
 
 @click.command("show", cls=output.Command, examples=("show model.safetensors", "show model.safetensors --tensor layers.0.weight"))
 @click.argument("file", type=click.Path())
-@click.option("--tensor", metavar="PATH", help="Show one tensor and its first values.")
+@click.option("--tensor", metavar="PATH", help="Show one tensor and its first elements.")
 @output.as_json
 def command(file: str, tensor: str | None, as_json: bool) -> None:
-    """Tell what FILE holds, from its header alone: sizes, dtypes, tensors (those alike together), values, metadata."""
+    """Tell what FILE holds, from its header alone: sizes, dtypes, tensors (those alike together), values, metadata.
+
+    `verify` reads and checks the rest.
+    """
     if tensor is not None:
         _show_tensor(file, tensor, as_json=as_json)
         return
     summary = tk.show(file)
     if as_json:
-        output.print_json({"command": "show", **dataclasses.asdict(summary)})
+        output.print_json({"command": "show", **output.members(summary)})
         return
     for line in _lines(summary):
         output.say(line)
 
 
-def _lines(summary: tk.Summary) -> list[str]:
-    escaped = output.escaped
-    name = output.styled(escaped(summary.file), bold=True)
+def _lines(summary: "Summary") -> list[str]:
+    escaped, size = output.escaped, output.size
     written = f", by {escaped(summary.writer)}" if summary.writer else ""
     checked = f"every byte can be checked (root {summary.root[:16]})" if summary.digests else "no digests: nothing to check against"
-    mix = ", ".join(f"{escaped(dtype)} {output.size(share.nbytes)}" for dtype, share in summary.dtypes.items())
-    tensors = "1 tensor" if summary.tensors == 1 else f"{summary.tensors:,} tensors"
+    mix = ", ".join(f"{dtype} {size(share.nbytes)}" for dtype, share in summary.dtypes.items())
     lines = [
-        f"{name}: {summary.format}{written}, {output.size(summary.nbytes)}",
-        f"  {tensors}, {summary.parameters:,} parameters" + (f": {mix}" if mix else ""),
+        f"{output.styled(escaped(summary.file), bold=True)}: {summary.format}{written}, {size(summary.nbytes)}",
+        f"  {output.count(summary.tensors, 'tensor')}, {output.count(summary.parameters, 'parameter')}" + (f": {mix}" if mix else ""),
         f"  {checked}",
     ]
-    rows = [
-        (
-            escaped(row.path),
-            f"{row.count}x" if row.count > 1 else "",
-            f"{escaped(row.dtype)}[{','.join(map(str, row.shape))}]",
-            output.size(row.nbytes),
-        )
-        for row in summary.rows
-    ]
-    if rows:
+    if summary.rows:
+        rows = [(row.path, _times(row.count), f"{row.dtype}[{','.join(map(str, row.shape))}]", size(row.nbytes)) for row in summary.rows]
         lines += ["", *output.table(rows, right=(1, 3))]
+    if summary.ties:
+        lines += ["", "  tied", *output.table([(path, f"is {to}") for path, to in summary.ties.items()], indent="    ")]
     if summary.values:
-        lines += ["", *output.table([(escaped(path) or "(the state)", escaped(value)) for path, value in summary.values])]
+        values = [(value.path or "(the state)", _times(value.count), value.text) for value in summary.values]
+        lines += ["", *output.table(values, right=(1,))]
     if summary.metadata:
-        lines += [
-            "",
-            "  metadata",
-            *output.table([(escaped(key), escaped(value)[:200]) for key, value in summary.metadata.items()], indent="    "),
-        ]
+        metadata = [(key, str(value)) for key, value in summary.metadata.items()]
+        lines += ["", "  metadata", *output.table(metadata, indent="    ", shrink=1)]
     return lines
+
+
+def _times(count: int) -> str:
+    return f"{count:,}x" if count > 1 else ""
 
 
 def _show_tensor(file: str, path: str, *, as_json: bool) -> None:
@@ -64,21 +68,18 @@ def _show_tensor(file: str, path: str, *, as_json: bool) -> None:
         try:
             tensor = contents.tensors[path]
         except KeyError as error:
-            raise click.UsageError(f"{output.escaped(file)} has {output.escaped(error.args[0])}") from None
-        values = tensor.numpy().reshape(-1)
-        first = [output.escaped(value) for value in values[:8].tolist()]
+            raise click.UsageError(f"{file} has {error.args[0]}") from None
+        first = _first(tensor)
         if as_json:
-            output.print_json(
-                {
-                    "command": "show",
-                    "file": file,
-                    "path": path,
-                    "dtype": str(tensor.dtype),
-                    "shape": tensor.shape,
-                    "nbytes": tensor.nbytes,
-                    "first": first,
-                }
-            )
+            facts = {"dtype": str(tensor.dtype), "shape": tensor.shape, "nbytes": tensor.nbytes, "first": first}
+            output.print_json({"command": "show", "file": file, "path": path, **facts})
             return
-        output.say(f"{output.escaped(path)}: {output.escaped(tensor.spec)}, {output.size(tensor.nbytes)}")
-        output.say("  " + ", ".join(first) + (", ..." if values.size > len(first) else ""))
+        output.say(f"{output.styled(output.escaped(path), bold=True)}: {tensor.spec}, {output.size(tensor.nbytes)}")
+        output.say("  " + ", ".join(map(output.escaped, first)) + (", ..." if tensor.spec.count > len(first) else ""))
+
+
+def _first(tensor: "LazyTensor") -> list[Any]:
+    """Its first elements; reads and checks no more than their rows."""
+    each = prod(tensor.shape[1:])
+    some = tensor[: -(-_FIRST // each)] if tensor.shape and each and tensor.dtype.bits >= 8 else tensor.numpy()
+    return [element.item() if hasattr(element, "item") else element for element in some.reshape(-1)[:_FIRST]]

@@ -1,40 +1,56 @@
 """tensorkeep verify."""
 
-import dataclasses
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import tensorkeep as tk
 from tensorkeep.cli import output
-from tensorkeep.errors import EXIT_FINDING, EXIT_OK
+from tensorkeep.errors import EXIT_FAILED, EXIT_FINDING, EXIT_OK
+
+if TYPE_CHECKING:
+    from tensorkeep.verbs.verify import Verdict
 
 
 @click.command("verify", cls=output.Command, examples=("verify model.safetensors", "verify *.safetensors --json"))
-@click.argument("files", nargs=-1, required=True, type=click.Path())
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path())
 @output.as_json
 def command(files: tuple[str, ...], as_json: bool) -> int:
-    """Check every byte of FILES against the digests stored in them.
+    """Check every byte of each FILE against the digests stored in it.
 
-    Exit code 0 if all are intact, 3 if one is damaged or has no digests to check against, 1 if one cannot be read at all.
+    Exit code 0 if all are intact, 3 if one is damaged or has no digests to check against, else 1 if one cannot be read at all.
     """
-    verdicts = []
+    documents: list[dict[str, Any]] = []
+    codes = set()
     for file in files:
-        with output.progress(f"verifying {output.escaped(file)}") as progress:
-            verdicts.append(tk.verify(file, progress=progress))
-    if as_json:
-        output.print_json({"command": "verify", "files": [dataclasses.asdict(verdict) for verdict in verdicts]})
-    else:
-        for verdict in verdicts:
+        try:
+            with output.progress(f"verifying {file}") as progress:
+                verdict = tk.verify(file, progress=progress)
+        except (tk.TensorkeepError, OSError) as error:
+            documents.append({"file": file, "intact": False, "error": output.report_error(error, as_json=as_json)})
+            codes.add(EXIT_FAILED)
+            continue
+        codes.add(EXIT_OK if verdict.intact else EXIT_FINDING)
+        documents.append(output.members(verdict))
+        if not as_json:
             for line in _lines(verdict):
                 output.say(line)
-    return EXIT_OK if all(verdict.intact for verdict in verdicts) else EXIT_FINDING
+    if as_json:
+        output.print_json({"command": "verify", "files": documents})
+    return max(codes)
 
 
-def _lines(verdict: tk.Verdict) -> list[str]:
-    name = output.escaped(verdict.file)
+def _lines(verdict: "Verdict") -> list[str]:
+    name, styled = output.escaped(verdict.file), output.styled
     if verdict.intact:
-        return [f"{name}: {output.styled('intact', fg='green')}, every one of {verdict.nbytes:,} bytes (root {verdict.root[:16]})"]
+        return [f"{name}: {styled('intact', fg='green')}, every one of {verdict.nbytes:,} bytes (root {verdict.root[:16]})"]
     if verdict.unverified:
-        return [f"{name}: {output.styled('unverified', fg='yellow')}, there are no digests in it to check against"]
-    lines = [f"{name}: {output.styled('damaged', fg='red', bold=True)}"]
-    return lines + [f"  {output.escaped(damage.path)}: bytes {damage.start:,} to {damage.stop:,}" for damage in verdict.damaged]
+        return [f"{name}: {styled('unverified', fg='yellow')}, there are no digests in it to check against"]
+    places: dict[tuple[int, int], list[str]] = {}  # small tensors share a chunk, and are damaged together
+    for damage in verdict.damaged:
+        places.setdefault((damage.start, damage.stop), []).append(damage.path)
+    rows = [
+        (f"bytes {start:,} to {stop:,}", paths[0] + (f", and {len(paths) - 1:,} more" if len(paths) > 1 else ""))
+        for (start, stop), paths in places.items()
+    ]
+    return [f"{name}: {styled('damaged', fg='red', bold=True)} in {output.count(len(rows), 'place')}", *output.table(rows, shrink=1)]

@@ -1,17 +1,29 @@
-"""show: what a file holds, at a glance."""
+"""show: what a file holds, at a glance.
 
-from collections.abc import Mapping
+Lives here: `Summary`, and how tensors alike are told in one row. Lives elsewhere: how it looks on a screen (cli).
+"""
+
+import re
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from os import PathLike
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final, TypeVar
 
 from tensorkeep.contents import Contents
 from tensorkeep.limits import Limits
 from tensorkeep.opening import open_contents
+from tensorkeep.progress import Progress
 from tensorkeep.tensors import LazyTensor
-from tensorkeep.tree import Packed, walk
+from tensorkeep.tree import CONTAINERS, Captured, Packed, Tree, children, join
 
-_SHORT = 60  # characters of a value that are shown
+_SHORT: Final = 60  # characters of a value that are shown
+_MOST_NUMBERS: Final = 8  # in a path that may share a row: no real one has more, and each costs a level of recursion
+_LONGEST_NUMBER: Final = 9  # digits: longer ones count nothing
+_DIGITS: Final = re.compile("([0-9]+)")
+
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +31,7 @@ class Row:
     """Tensors alike: the same dtype and shape, at paths that differ in numbers only.
 
     Attributes:
-        path: such as `layers.{0..23}.mlp.weight`.
+        path: such as `layers.{0..23}.mlp.weight`: these paths and no other, unless its ranges are too many to tell (`...`).
         count: how many.
         dtype, shape: of each.
         nbytes: of all together.
@@ -30,6 +42,21 @@ class Row:
     dtype: str
     shape: tuple[int, ...]
     nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """Plain values alike: the same text, at paths that differ in numbers only.
+
+    Attributes:
+        path: as in `Row`; "" if the value is the whole state.
+        count: how many.
+        text: the value as Python writes it, shortened.
+    """
+
+    path: str
+    count: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +75,12 @@ class Summary:
     Attributes:
         file, format, version, writer: what it is, and who wrote it.
         nbytes: size of the file in bytes.
-        tensors, parameters: how many tensors, and elements of them together.
-        dtypes: by dtype, its share.
+        tensors: how many; tied ones count once.
+        parameters: the elements of all of them together, those of an optimizer too.
+        dtypes: by dtype, its share; the largest first.
         rows: the tensors, those alike together, in the order of the tree.
-        values: path and value, shortened, of every plain value.
+        ties: by path, the path of the tensor that is the same one.
+        values: the plain values, those alike together, in the order of the tree. A list of them is one value.
         metadata: what the file says about itself.
         digests: whether every byte can be checked.
         root: the file's identity, in hex, or "".
@@ -66,24 +95,27 @@ class Summary:
     parameters: int
     dtypes: Mapping[str, Share]
     rows: tuple[Row, ...]
-    values: tuple[tuple[str, str], ...]
+    ties: Mapping[str, str]
+    values: tuple[Value, ...]
     metadata: Mapping[str, Any]
     digests: bool
     root: str
 
 
-def show(path: "str | PathLike[str] | BinaryIO", *, limits: Limits | None = None) -> Summary:
+def show(path: "str | PathLike[str] | BinaryIO", *, limits: Limits | None = None, progress: Progress | None = None) -> Summary:
     """Tell what a file holds. Reads its header only.
 
     Args:
         path: a model file, or a safetensors file by others.
         limits: bounds on what the file may ask for.
+        progress: called with the bytes done and in all: once, for a header is read in one go.
 
     Returns:
         Summary: sizes, dtypes, the tensors with those alike together, plain values, metadata.
 
     Raises:
         FormatError: no file that tensorkeep reads.
+        CorruptError: its header is not the one that was written.
         FileNotFoundError: nothing is there.
 
     Example:
@@ -94,75 +126,134 @@ def show(path: "str | PathLike[str] | BinaryIO", *, limits: Limits | None = None
         [('layers.{0,1}.w', 2)]
     """
     with open_contents(path, limits=limits) as contents:
-        return _summary(contents)
+        summary = _summary(contents)
+    if progress is not None:
+        progress(summary.nbytes, summary.nbytes)
+    return summary
 
 
 def _summary(contents: Contents) -> Summary:
-    tensors: list[tuple[str, LazyTensor]] = []
+    tensors: list[LazyTensor] = []
     values: list[tuple[str, str]] = []
-    for path, leaf in walk(contents.tree):
-        if isinstance(leaf, LazyTensor):
-            tensors.append((path, leaf))
-        elif isinstance(leaf, Packed):
-            values.append((path, f"a {leaf.kind} of {leaf.tensor.shape[0]:,}"))
+    ties: dict[str, str] = {}
+    met: set[int] = set()
+    for path, leaf in _leaves(contents.tree, ""):
+        if not isinstance(leaf, LazyTensor):
+            values.append((path, _text(leaf)))
+        elif id(leaf) in met:
+            ties[path] = leaf.name
         else:
-            values.append((path, _short(leaf)))
-    once = list(contents.tensors.values())
+            met.add(id(leaf))
+            tensors.append(leaf)
     return Summary(
-        contents.file,
-        contents.format,
-        contents.version,
-        contents.writer,
-        contents.nbytes,
-        len(once),
-        sum(tensor.spec.count for tensor in once),
-        _dtypes(once),
-        tuple(_rows(tensors)),
-        tuple(values),
-        dict(contents.metadata),
-        contents.digests,
-        contents.root,
+        file=contents.file,
+        format=contents.format,
+        version=contents.version,
+        writer=contents.writer,
+        nbytes=contents.nbytes,
+        tensors=len(tensors),
+        parameters=sum(tensor.spec.count for tensor in tensors),
+        dtypes=_dtypes(tensors),
+        rows=tuple(_rows(tensors)),
+        ties=ties,
+        values=tuple(Value(path, count, text) for path, count, text in _together(values)),
+        metadata=dict(contents.metadata),
+        digests=contents.digests,
+        root=contents.root,
     )
 
 
-def _short(value: object) -> str:
-    text = repr(value)
+def _leaves(node: Tree, path: str) -> Iterator[tuple[str, Tree]]:
+    """As `tree.walk`, but a list of plain values is one leaf, and so is an empty container."""
+    while isinstance(node, Captured):
+        node = node.state
+    inside = children(node)
+    if not inside or not node or not (isinstance(node, dict) or any(isinstance(child, _BRANCHES) for child in node)):
+        yield path, node
+        return
+    for key, child in inside:
+        if isinstance(child, LazyTensor):
+            yield join(path, key), child
+        else:
+            yield from _leaves(child, join(path, key))
+
+
+_BRANCHES: Final = (*CONTAINERS, Captured, LazyTensor, Packed)
+
+
+class _Brief(reprlib.Repr):
+    """Values as Python writes them, shortened before the work is done: texts of a stranger's file may be long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = _SHORT
+
+    def repr_int(self, value: int, level: int) -> str:
+        return repr(value) if value.bit_length() < 200 else f"an int of {value.bit_length():,} bits"
+
+
+_brief: Final = _Brief()
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Packed):
+        return f"a {value.kind} of {value.tensor.shape[0]:,} {'bytes' if value.kind in ('str', 'bytes') else 'numbers'}"
+    text = _brief.repr(value)
     return text if len(text) <= _SHORT else f"{text[: _SHORT - 3]}..."
 
 
-def _dtypes(tensors: list[LazyTensor]) -> dict[str, Share]:
-    shares: dict[str, Share] = {}
+def _dtypes(tensors: Sequence[LazyTensor]) -> dict[str, Share]:
+    by_dtype: dict[str, list[LazyTensor]] = {}
     for tensor in tensors:
-        name = str(tensor.dtype)
-        before = shares.get(name, Share(0, 0, 0))
-        shares[name] = Share(before.tensors + 1, before.elements + tensor.spec.count, before.nbytes + tensor.nbytes)
+        by_dtype.setdefault(str(tensor.dtype), []).append(tensor)
+    shares = {
+        dtype: Share(len(alike), sum(tensor.spec.count for tensor in alike), sum(tensor.nbytes for tensor in alike))
+        for dtype, alike in by_dtype.items()
+    }
     return dict(sorted(shares.items(), key=lambda item: -item[1].nbytes))
 
 
-def _rows(tensors: list[tuple[str, LazyTensor]]) -> list[Row]:
-    groups: dict[tuple[tuple[str | None, ...], str, tuple[int, ...]], list[tuple[tuple[int, ...], int]]] = {}
-    for path, tensor in tensors:
-        parts = path.split(".")
-        pattern = tuple(None if _is_number(part) else part for part in parts)
-        numbers = tuple(int(part) for part in parts if _is_number(part))
-        groups.setdefault((pattern, str(tensor.dtype), tensor.shape), []).append((numbers, tensor.nbytes))
-    return [
-        Row(_collapsed(pattern, [numbers for numbers, _ in members]), len(members), dtype, shape, sum(nbytes for _, nbytes in members))
-        for (pattern, dtype, shape), members in groups.items()
-    ]
+def _rows(tensors: Sequence[LazyTensor]) -> Iterator[Row]:
+    paths = [(tensor.name, (str(tensor.dtype), tensor.shape, tensor.nbytes)) for tensor in tensors]
+    for path, count, (dtype, shape, nbytes) in _together(paths):
+        yield Row(path, count, dtype, shape, nbytes * count)
 
 
-def _is_number(part: str) -> bool:
-    return part.isascii() and part.isdigit() and len(part) < 10 and str(int(part)) == part
+def _together(leaves: Sequence[tuple[str, Kind]]) -> Iterator[tuple[str, int, Kind]]:
+    """Leaves of one kind whose paths differ in numbers only, in one row each: path, how many, kind."""
+    groups: dict[tuple[Kind, tuple[str, ...]], list[tuple[int, ...]]] = {}
+    met: set[str] = set()
+    for path, kind in leaves:
+        parts = _DIGITS.split(path)  # text, digits, text, ...
+        plain = all(len(part) <= _LONGEST_NUMBER and (part == "0" or part[0] != "0") for part in parts[1::2])
+        if not plain or len(parts) > 2 * _MOST_NUMBERS + 1 or path in met:
+            parts = [path]  # two values may have one path: {"a.b": 1, "a": {"b": 2}}
+        met.add(path)
+        groups.setdefault((kind, tuple(parts[0::2])), []).append(tuple(map(int, parts[1::2])))
+    for (kind, texts), numbers in groups.items():
+        for box in _boxes(numbers):
+            ranges = [*map(_range, box), ""]
+            yield "".join(text + part for text, part in zip(texts, ranges, strict=True)), prod(map(len, box)), kind
 
 
-def _collapsed(pattern: tuple[str | None, ...], numbers: list[tuple[int, ...]]) -> str:
-    columns = iter([sorted(set(column)) for column in zip(*numbers, strict=True)])
-    return ".".join(_range(next(columns)) if part is None else part for part in pattern)
+def _boxes(numbers: Sequence[tuple[int, ...]]) -> list[list[list[int]]]:
+    """Few boxes that hold just these: experts 0 to 7 of layers 0 to 3 are one, and another number of experts in layer 4 another.
+
+    A box is a list of numbers for each place.
+    """
+    if not numbers[0]:
+        return [[] for _ in numbers]
+    rests: dict[int, list[tuple[int, ...]]] = {}
+    for first, *rest in numbers:
+        rests.setdefault(first, []).append(tuple(rest))
+    alike: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+    for first in sorted(rests):
+        alike.setdefault(tuple(sorted(rests[first])), []).append(first)
+    return [[firsts, *box] for those, firsts in alike.items() for box in _boxes(those)]
 
 
-def _range(numbers: list[int]) -> str:
-    """Numbers in few characters: `7`, `{0,2}`, `{0..23}`, `{0..23, 25}`."""
+def _range(numbers: Sequence[int]) -> str:
+    """Rising numbers in few characters: `7`, `{0,2}`, `{0..23}`, `{0..22,25}`."""
     if len(numbers) == 1:
         return str(numbers[0])
     runs: list[list[int]] = []
@@ -172,4 +263,4 @@ def _range(numbers: list[int]) -> str:
         else:
             runs.append([number, number])
     parts = [str(first) if first == last else f"{first},{last}" if last == first + 1 else f"{first}..{last}" for first, last in runs]
-    return "{" + ",".join(parts if len(parts) <= 4 else [*parts[:3], f"...,{numbers[-1]}"]) + "}"
+    return "{" + ",".join(parts if len(parts) <= 6 else [*parts[:4], "...", parts[-1]]) + "}"
