@@ -57,3 +57,15 @@ def model_file(structure: object, entries: dict[str, tuple[str, list[int], bytes
     if "root" not in changes:
         head = head.replace(b"0" * 64, blake3(head).hexdigest().encode(), 1)
     return head + data
+
+
+def frame(data: bytes) -> tuple[dict[str, dict[str, list[int]]], dict[str, object], int]:
+    """What stands before the data of a model file, its root checked: header, document (digests as bytes), where the data start."""
+    at = 8 + struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8:at])
+    document = json.loads(header["__metadata__"]["tensorkeep"])
+    root = document["root"].encode()
+    assert data[:at].count(root) == 1
+    assert blake3(data[:at].replace(root, b"0" * 64)).hexdigest().encode() == root
+    document["digests"] = base64.b64decode(document["digests"], validate=True)
+    return header, document, at
