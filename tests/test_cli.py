@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -290,7 +291,8 @@ def test_ctrl_c_ends_with_130_and_no_traceback(tmp_path: Path) -> None:
     """As a shell expects it."""
     os.mkfifo(tmp_path / "pipe")
     command = [sys.executable, "-m", "tensorkeep", "show", str(tmp_path / "pipe")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment())
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # whatever started these tests may have it ignored
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment(), preexec_fn=heard)
     with open(tmp_path / "pipe", "wb") as pipe:  # opens when the command has begun to read
         pipe.write(b"\0")
         pipe.flush()

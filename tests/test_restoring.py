@@ -8,6 +8,7 @@ import textwrap
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,18 +76,35 @@ def test_a_progress_that_raises_before_the_copy_changes_nothing(tmp_path: Path) 
     assert not any(array.any() for array in target.values())
 
 
-def test_ctrl_c_waits_for_the_copy_to_end(tmp_path: Path) -> None:
-    """An interrupt during the last copy is raised after it: the target is whole."""
+class _Mine(Exception):
+    """What a user's own handler raises."""
+
+
+def _raise_mine(number: int, frame: object) -> None:
+    raise _Mine
+
+
+@pytest.mark.parametrize(("handler", "raised"), [(signal.default_int_handler, KeyboardInterrupt), (_raise_mine, _Mine)])
+def test_ctrl_c_waits_for_the_copy_to_end(tmp_path: Path, handler: Any, raised: type[BaseException]) -> None:
+    """An interrupt during the last copy is raised after it, by whoever handles it: the target is whole."""
+    former = signal.signal(signal.SIGINT, handler)
+    try:
+        _interrupt_the_copy(tmp_path, raised)
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, former)
+
+
+def _interrupt_the_copy(tmp_path: Path, raised: type[BaseException]) -> None:
     path = tmp_path / "state.safetensors"
     state = _state()
     tk.save(state, path)
     target = {name: np.zeros((600, 1000)) for name in state}
     interrupt = _during_the_copy(lambda: os.kill(os.getpid(), signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(raised):
         tk.load(path, into=target, progress=interrupt)
     for name, array in target.items():
         assert np.array_equal(array, state[name])
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_ctrl_c_during_a_save_leaves_the_old_file(tmp_path: Path) -> None:

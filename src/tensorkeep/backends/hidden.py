@@ -3,6 +3,7 @@
 Who writes a hidden file holds its lock. A lock ends with its process, so a file whose lock is free is a leftover.
 """
 
+import logging
 import os
 import re
 import secrets
@@ -16,6 +17,8 @@ from tensorkeep.backends import capabilities
 
 if sys.platform != "win32":
     import fcntl
+
+_log: Final = logging.getLogger("tensorkeep")
 
 CLOEXEC: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0) | getattr(os, "O_BINARY", 0)
 MAX_NAME_BYTES: Final = 255
@@ -87,6 +90,7 @@ def _remove_leftover(path: str) -> None:
             # Raises while a save holds it. Shared: NFS gives an exclusive one only to who may write, and both conflict with the save's.
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
             os.unlink(path)
+            _log.info("removed %s, which a killed save left", path)
     finally:
         os.close(fd)
 

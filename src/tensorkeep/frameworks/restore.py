@@ -10,6 +10,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, cast
 
 from tensorkeep import dtypes
@@ -247,17 +248,18 @@ def _write(prepared: _Prepared, contents: Contents, before: object, steps: Seque
 @contextmanager
 def _unless_interrupted() -> Iterator[None]:
     """Hold Ctrl-C back until the copy has ended: half a copy would be a mixture."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    former = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(former):  # no handler of Python's could interrupt
         yield
         return
-    caught: list[int] = []
-    former = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
+    caught: list[FrameType | None] = []
+    signal.signal(signal.SIGINT, lambda number, frame: caught.append(frame))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, former)
     if caught:
-        raise KeyboardInterrupt("after the load, which is complete")
+        former(signal.SIGINT, caught[0])
 
 
 def _unique(named: Any) -> list[LazyTensor]:

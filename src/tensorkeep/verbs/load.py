@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from os import PathLike
-from typing import Any, BinaryIO, TypeVar, overload
+from typing import Any, BinaryIO, TypedDict, TypeVar, Unpack, overload
 
 from tensorkeep.contents import Contents
 from tensorkeep.frameworks import restore
@@ -12,6 +12,20 @@ from tensorkeep.progress import Progress
 from tensorkeep.selection import Only, Rename, selector, take
 
 State = TypeVar("State")
+
+
+class Options(TypedDict, total=False):
+    """What `loads` takes of the arguments of `load`, which tells what they mean."""
+
+    into: Any
+    framework: str | None
+    device: Any
+    only: Only | None
+    rename: Rename | None
+    strict: bool
+    cast: bool
+    types: Iterable[type]
+    progress: Progress | None
 
 
 @overload
@@ -123,12 +137,12 @@ def load(
         )
 
 
-def loads(data: "bytes | bytearray | memoryview", **options: Any) -> Any:
+def loads(data: "bytes | bytearray | memoryview", *, verify: bool = True, limits: Limits | None = None, **options: Unpack[Options]) -> Any:
     """Load from the bytes of a file.
 
     Args:
         data: as `dumps` gave them.
-        options: as for `load`, but for `path` and `mmap`.
+        verify, limits, options: as for `load`, but for `mmap`.
 
     Returns:
         The state. Its tensors have memory of their own.
@@ -141,7 +155,6 @@ def loads(data: "bytes | bytearray | memoryview", **options: Any) -> Any:
         >>> tk.loads(tk.dumps((1, 2)))
         (1, 2)
     """
-    verify, limits = options.pop("verify", True), options.pop("limits", None)
     with of_bytes(data, name="<bytes>", verify=verify, limits=limits) as contents:
         return _load(contents, limits=limits, **options)
 

@@ -1,5 +1,7 @@
 """save: any state into one model file."""
 
+import errno
+import io
 import os
 import warnings
 from collections.abc import Mapping
@@ -132,8 +134,10 @@ def _writer(stream: Any) -> Any:
     def write(part: memoryview) -> None:
         while part.nbytes:
             taken = stream.write(part)
-            if taken is None:  # a stream that says nothing has taken it all
-                return
+            if taken is None:
+                if isinstance(stream, io.RawIOBase):
+                    raise BlockingIOError(errno.EAGAIN, "the stream takes nothing more for now; make it a blocking one")
+                return  # any other stream that says nothing has taken it all
             part = part[taken:]
 
     return write
