@@ -58,8 +58,8 @@ def spec_of(dtype: DType, shape: tuple[int, ...]) -> TensorSpec:
 class ByteSource(Protocol):
     """Where the bytes of one tensor are, counted from its first one."""
 
-    def view(self) -> Array | None:
-        """All bytes as they lie in memory, without a copy, as an array of any shape and type; None where they do not."""
+    def view(self) -> Array | bytes | None:
+        """All bytes as they lie in memory: an array of any shape and type over them, or a copy if they are few; None where they do not."""
 
     def read(self, start: int, stop: int) -> memoryview:
         """Bytes from `start` to `stop`, checked where there are digests. May copy.

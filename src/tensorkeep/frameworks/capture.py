@@ -97,7 +97,8 @@ class _Capture:
         except UnsupportedError as error:  # the adapter does not know the path
             raise UnsupportedError(join(path, error.path) if error.path else path, error.reason, hint=error.hint) from error.__cause__
         if isinstance(made, LazyTensor):
-            if self.saving and (reason := cast(Live, made.source).unsaveable()):
+            source: Any = made.source
+            if self.saving and (reason := source.unsaveable()):
                 raise UnsupportedError(path, reason)
             return self.tensor(made, value)
         if isinstance(made, Captured):
@@ -120,7 +121,7 @@ class _Capture:
         return known
 
     def tied(self, tensor: LazyTensor) -> LazyTensor:
-        source = cast(Live, tensor.source)
+        source: Any = tensor.source
         address = source.address
         if address == 0 or self.by_address is None:
             return tensor

@@ -65,7 +65,7 @@ def _jobs(layout: Layout, finish: Finish) -> Iterator[Job]:
     """Jobs over all chunks, in file order."""
     starts = layout.grid.starts
     number = position = 0  # the chunk being filled, and the byte of the data that comes next
-    chunks: list[list[Array]] = []  # of small tensors, waiting until they fill a job
+    chunks: list[list[Array | bytes]] = []  # of small tensors, waiting until they fill a job
     for tensor in layout.tensors:
         size = tensor.nbytes
         if size == 0:
@@ -92,7 +92,7 @@ def _jobs(layout: Layout, finish: Finish) -> Iterator[Job]:
         yield _gathering(chunks, number - len(chunks), starts, finish)
 
 
-def _gathering(chunks: list[list[Array]], first: int, starts: list[int], finish: Finish) -> Job:
+def _gathering(chunks: list[list[Array | bytes]], first: int, starts: list[int], finish: Finish) -> Job:
     """A job over chunks of small tensors: `join` takes anything that lies contiguous, in one call."""
     at = starts[first]
     return starts[first + len(chunks)] - at, lambda: finish(first, [b"".join(chunk) for chunk in chunks], at)
@@ -101,7 +101,7 @@ def _gathering(chunks: list[list[Array]], first: int, starts: list[int], finish:
 def _slicing(source: ByteSource, size: int, first: int, starts: list[int], finish: Finish) -> Iterator[Job]:
     """Jobs over one large tensor, as it lies in memory; where it does not, over a copy that is gone before the next one is made."""
     view = source.view()
-    data = source.read(0, size) if view is None else as_bytes(view)
+    data = source.read(0, size) if view is None else memoryview(view) if isinstance(view, bytes) else as_bytes(view)
     done = threading.Semaphore(0)
     base = starts[first]
     begins = range(0, size, JOB_BYTES)

@@ -1,6 +1,7 @@
 """PyTorch's tensors: dense ones over live memory; sparse ones and subclasses as the tensors that they are made of."""
 
 from collections.abc import Hashable, Mapping
+from ctypes import string_at
 from typing import Any, Final
 
 import msgspec
@@ -58,6 +59,8 @@ _NUMPY_OF: Final = {
     for name, dtype in TORCH_OF.items()
 }
 _X2: Final = TORCH_OF.get("F4")
+_FEW_BYTES: Final = 4096  # to copy them takes 0.5 us; an array over them 0.9, and an object more for the garbage collector
+_STRIDED: Final = torch.strided
 _DENSE: Final = (torch.Tensor, torch.nn.Parameter)
 _COMPRESSED: Final = {
     str(layout).removeprefix("torch."): layout for layout in (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
@@ -102,8 +105,12 @@ class LiveTensor(msgspec.Struct, gc=False):
             return "a parameter that is not initialized yet; run the model once, or load into it first"
         return "a tensor on the meta device, which has no values" if self.tensor.is_meta else ""
 
-    def view(self) -> Array | None:
-        return _numpy(self.tensor) if self.plain else None
+    def view(self) -> Array | bytes | None:
+        if not self.plain:
+            return None
+        if self.address and (nbytes := self.tensor.nbytes) <= _FEW_BYTES:
+            return string_at(self.address, nbytes)
+        return _numpy(self.tensor)
 
     def read(self, start: int, stop: int) -> memoryview:
         tensor = self.tensor.detach()
@@ -144,18 +151,19 @@ def capture(tensor: Any) -> Tree:
                 f"a tensor of class {cls.__module__}.{cls.__qualname__}, which has no __tensor_flatten__",
                 hint="Pass tensor.as_subclass(torch.Tensor) if its values are all it holds.",
             )
-    if tensor.layout is not torch.strided:
+    if tensor.layout is not _STRIDED:
         return _capture_sparse(tensor)
-    dtype = _DTYPE_OF.get(tensor.dtype)
+    torch_dtype = tensor.dtype
+    dtype = _DTYPE_OF.get(torch_dtype)
     if dtype is None:
         raise UnsupportedError(
-            "", f"a tensor of {tensor.dtype}", hint="Quantized tensors: pass tensor.int_repr(), the scale and the zero point."
+            "", f"a tensor of {torch_dtype}", hint="Quantized tensors: pass tensor.int_repr(), the scale and the zero point."
         )
     shape = tensor.shape
-    if tensor.dtype is _X2:
+    if torch_dtype is _X2:
         shape = (*shape[:-1], 2 * shape[-1]) if shape else (2,)
-    plain = tensor.is_cpu and tensor.is_contiguous() and not tensor.is_neg() and not (tensor.is_complex() and tensor.is_conj())
-    address = 0 if tensor.is_meta or 0 in shape else tensor.data_ptr()
+    plain = tensor.is_cpu and tensor.is_contiguous() and not tensor.is_neg() and not tensor.is_conj()
+    address = 0 if 0 in shape or (not plain and tensor.is_meta) else tensor.data_ptr()
     return LazyTensor(spec_of(dtype, shape), LiveTensor(tensor, dtype, address, plain), "torch")
 
 
