@@ -16,6 +16,7 @@ class Capabilities:
         preallocate: room on the disk asked for before the first byte (`fallocate`).
         mapping: files mapped into memory.
         populate: pages of a mapping asked for by range (`MADV_POPULATE_READ`).
+        advice: bytes of a file asked for by range (`posix_fadvise`).
         locks: advisory locks that a kill releases.
         file_system: the type of the file system under a file (`fstatfs`).
         folder_sync: folders can be synced; where they cannot, nothing can make a name durable.
@@ -26,6 +27,7 @@ class Capabilities:
     preallocate: bool
     mapping: bool
     populate: bool
+    advice: bool
     locks: bool
     file_system: bool
     folder_sync: bool
@@ -40,6 +42,7 @@ ALL = Capabilities(
     preallocate=_LINUX and ctypes.sizeof(ctypes.c_long) == 8,  # off_t as the call takes it
     mapping=not _WINDOWS,  # Windows refuses to replace a file that is mapped
     populate=_LINUX,
+    advice=hasattr(os, "posix_fadvise"),
     locks=not _WINDOWS,  # nor does it let go of a file that is open: there, a leftover is one that can be removed
     file_system=_LINUX and ctypes.sizeof(ctypes.c_long) == 8,
     folder_sync=not _WINDOWS,
@@ -51,6 +54,7 @@ NONE = Capabilities(
     preallocate=False,
     mapping=False,
     populate=False,
+    advice=False,
     locks=False,
     file_system=False,
     folder_sync=False,

@@ -21,6 +21,7 @@ from tensorkeep.backends.pending import MAX_CALL_BYTES, MAX_VECTORS, PendingFile
 from tensorkeep.errors import FormatError
 
 _PIECE_BYTES: Final = 1 << 20
+_MOST_ASKED_BYTES: Final = 128 << 20
 _NO_RESERVE: Final = 0x4000 if sys.platform == "linux" else 0  # MAP_NORESERVE: a file larger than the memory can be mapped too
 _NO_DESCRIPTOR: Final[dict[str, Any]] = {"trackfd": False} if sys.version_info >= (3, 13) else {}  # else each mapping keeps one open
 _REMOTE: Final = frozenset(
@@ -239,6 +240,18 @@ class ReadFile:
         first = start - start % mmap.PAGESIZE
         with suppress(OSError):  # an older kernel, or a file that was cut short
             calls.populate(ctypes.addressof(ctypes.c_char.from_buffer(mapped)) + first, stop - first)
+
+    def will_need(self, start: int, stop: int) -> None:
+        """Ask for these bytes and no others; returns at once, and never raises.
+
+        A byte of a mapping that is not in memory makes the system read ahead of it, on some machines 8 MiB: far more than a few rows.
+        For so many bytes that this is little beside them, nothing is asked.
+        """
+        if not capabilities.in_use.advice or stop - start > _MOST_ASKED_BYTES:
+            return
+        for piece in range(start, stop, _PIECE_BYTES):  # more at once is cut down to what the system reads ahead
+            with suppress(OSError):
+                os.posix_fadvise(self.fd, piece, min(_PIECE_BYTES, stop - piece), os.POSIX_FADV_WILLNEED)
 
     def close(self) -> None:
         """Close the file. Views of its mapping stay valid."""

@@ -25,6 +25,7 @@ from tensorkeep.workers import Job, run
 
 JOB_BYTES: Final = 4 * CHUNK_BYTES
 _NOTHING: Final = np.empty(0, np.uint8)  # where empty tensors are
+_HEAD_BYTES: Final = 16 << 10  # what most headers fit into
 MAPPED_BYTES: Final = 64 << 10  # smaller files are read: a mapping costs more than the copy
 
 
@@ -41,6 +42,7 @@ class File(Protocol):
     def read_vector(self, offset: int, into: Sequence[memoryview]) -> None: ...
     def mapping(self) -> memoryview | None: ...
     def read_ahead(self, start: int, stop: int) -> None: ...
+    def will_need(self, start: int, stop: int) -> None: ...
     def close(self) -> None: ...
 
 
@@ -67,6 +69,8 @@ class MemoryFile:
         return None
 
     def read_ahead(self, start: int, stop: int) -> None: ...
+
+    def will_need(self, start: int, stop: int) -> None: ...
 
     def close(self) -> None: ...
 
@@ -141,16 +145,21 @@ class FileStorage:
 
     def read(self, start: int, stop: int) -> memoryview:
         """Bytes of the data, checked: whole chunks are, where there are digests and they are wanted."""
-        if self.grid is None or not self.verify or stop == start:
+        grid, at = self.grid, self.header.data_start
+        if grid is None or not self.verify or stop == start:
+            self.file.will_need(at + start, at + stop)
             return self.data(start, stop)
-        crossing = self.grid.crossing(start, stop)
-        first, last = self.grid.starts[crossing.start], self.grid.starts[crossing.stop]
-        data = self.data(first, last)
-        for number in crossing:
-            if self._mapping is None or not self.good[number]:
-                begin, end = self.grid.span(number)
-                self.judge(number, digest(data[begin - first : end - first]))
-        return data[start - first : stop - first]
+        crossing = grid.crossing(start, stop)
+        first, last = grid.starts[crossing.start], grid.starts[crossing.stop]
+        if (mapping := self.mapping()) is not None:
+            wanted = [number for number in crossing if not self.good[number]]
+            if wanted:
+                self.file.will_need(at + first, at + last)
+                run(self._checks(wanted, grid), nbytes=last - first)
+            return mapping[at + start : at + stop]
+        buffer = np.empty(last - first, np.uint8)
+        run(self._reads([(first, last)], [buffer]), nbytes=last - first)
+        return memoryview(buffer)[start - first : stop - first]
 
     def judge(self, number: int, found: bytes) -> None:
         """Compare the digest of a chunk."""
@@ -347,9 +356,11 @@ def read_contents(file: File, *, verify: bool, mmap: bool | None, limits: Limits
         FormatError: it breaks the format.
         CorruptError: the header is not the one that was written.
     """
+    file.will_need(0, min(_HEAD_BYTES, file.nbytes))
     prefix = bytearray(min(LENGTH_BYTES, file.nbytes))
     file.read_into(0, memoryview(prefix))
     text = bytearray(header_length(bytes(prefix), file.nbytes, file=file.name, limits=limits))
+    file.will_need(0, LENGTH_BYTES + len(text))
     file.read_into(LENGTH_BYTES, memoryview(text))
     header = parse_header(bytes(text), file.nbytes, file=file.name, limits=limits)
     storage = FileStorage(file, header, verify=verify, mmap=mmap)

@@ -1,0 +1,57 @@
+"""python -m benchmarks: measure, print, and keep."""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks import machine, measure, report, states
+from benchmarks.cases import TABLES
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and print; exit code 0, or 1 if a promise was not kept."""
+    options = _options(arguments)
+    scale = states.QUICK if options.quick else states.FULL
+    pairs = options.pairs or scale.pairs
+    here = machine.described()
+    sections: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(dir=options.folder, prefix="benchmarks-") as scratch:
+        for name, cases in TABLES.items():
+            if options.only.lower() not in name.lower():
+                continue
+            section: dict[str, Any] = {"table": name, "about": cases.__doc__, "before": machine.state_of_it(), "results": []}
+            for case in cases(Path(scratch), scale):
+                section["results"].append(measure.run(case, name, pairs))
+                print(report.as_text(report.rows(section["results"][-1:])[1:]), file=sys.stderr, flush=True)
+            section["after"] = machine.state_of_it()
+            sections.append(section)
+            for left in Path(scratch).iterdir():
+                left.unlink()
+            said = report.conditions(here, section["before"], section["after"], pairs)
+            print(f"\n{name}: {cases.__doc__}\n\n{report.as_text(report.rows(section['results']))}\n\n{said}", flush=True)
+    results = [result for section in sections for result in section["results"]]
+    if options.json:
+        Path(options.json).write_text(report.as_json(sections, here), encoding="utf-8")
+    if options.plot:
+        report.plot(results, Path(options.plot))
+    if options.write_docs:
+        report.write_docs(sections, here, pairs)
+    return 1 if any(result.met is False for result in results) else 0
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Time over a peer's time, both in turn in this process.")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to see that all of it runs; the figures mean nothing")
+    parser.add_argument("--only", default="", metavar="TEXT", help=f"tables whose name has it: {', '.join(TABLES)}")
+    parser.add_argument("--pairs", type=int, default=0, help="how many pairs a case (7)")
+    parser.add_argument("--folder", default=None, help="on which disk (the temporary folder's)")
+    parser.add_argument("--json", metavar="FILE", help="keep every figure")
+    parser.add_argument("--plot", metavar="FILE", help="keep a plot, .svg or .png")
+    parser.add_argument("--write-docs", action="store_true", help="put tables and plot into docs/benchmarks.md")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

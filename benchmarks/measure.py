@@ -1,0 +1,133 @@
+"""Pairs: ours and the peer's in turn, so that whatever disturbs the machine disturbs both."""
+
+import gc
+import os
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+def nothing() -> None:
+    """Nothing to do before a run."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of a table.
+
+    Attributes:
+        job: what is done.
+        against: the peer, and what it does not do that we do.
+        ours, peer: do it once, and return the result, which is freed after the clock has stopped. Where `counted` is set they return a
+            number that is compared instead of the time.
+        at_most: the ratio that is promised; None where it is only told.
+        before: what is done before each run, off the clock.
+    """
+
+    job: str
+    against: str
+    ours: Callable[[], object]
+    peer: Callable[[], object]
+    at_most: float | None = None
+    before: Callable[[], None] = nothing
+    counted: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a case took: seconds, or bytes for those that count them.
+
+    Attributes:
+        ratio: the median of the ratios of the pairs; lowest and highest beside it.
+    """
+
+    table: str
+    job: str
+    against: str
+    at_most: float | None
+    counted: bool
+    ours: list[float] = field(default_factory=list)
+    peer: list[float] = field(default_factory=list)
+
+    @property
+    def ratios(self) -> list[float]:
+        return [ours / peer for ours, peer in zip(self.ours, self.peer, strict=True)]
+
+    @property
+    def ratio(self) -> float:
+        return statistics.median(self.ratios)
+
+    @property
+    def met(self) -> bool | None:
+        return None if self.at_most is None else self.ratio <= self.at_most
+
+
+def run(case: Case, table: str, pairs: int) -> Result:
+    """One run of each to warm up, then pairs; who goes first changes."""
+    result = Result(table, case.job, case.against, case.at_most, case.counted)
+    _once(case, case.ours), _once(case, case.peer)
+    for number in range(pairs):
+        if number % 2:
+            peer, ours = _once(case, case.peer), _once(case, case.ours)
+        else:
+            ours, peer = _once(case, case.ours), _once(case, case.peer)
+        result.ours.append(ours)
+        result.peer.append(peer)
+    return result
+
+
+def _once(case: Case, call: Callable[[], object]) -> float:
+    case.before()
+    gc.collect()
+    began = time.perf_counter()
+    made = call()
+    seconds = time.perf_counter() - began
+    return float(made) if case.counted else seconds  # type: ignore[arg-type]  # a counted case returns a number
+
+
+def settle(*files: Path) -> Callable[[], None]:
+    """Before a save: its files are gone, and nothing waits for the disk."""
+
+    def before() -> None:
+        for file in files:
+            with suppress(FileNotFoundError):
+                file.unlink()
+        os.sync()
+
+    return before
+
+
+def cool(*files: Path) -> Callable[[], None]:
+    """Before a cold load: no page of its files is in memory, as far as `posix_fadvise(DONTNEED)` can say so."""
+
+    def before() -> None:
+        for file in files:
+            fd = os.open(file, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(fd)
+
+    return before
+
+
+def synced(file: Path) -> None:
+    """What makes a peer's file durable: fsync of it and of its folder."""
+    for path in (file, file.parent):
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def bytes_from_disk() -> int:
+    """What this process has had read from the disk so far, page cache misses of mappings too."""
+    for line in Path("/proc/self/io").read_text().splitlines():
+        if line.startswith("read_bytes:"):
+            return int(line.split()[1])
+    raise RuntimeError("/proc/self/io has no read_bytes")
