@@ -19,16 +19,18 @@ def main(arguments: list[str] | None = None) -> int:
     sections: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="benchmarks-") as scratch:
         for name, cases in TABLES.items():
-            if options.only.lower() not in name.lower():
-                continue
             section: dict[str, Any] = {"table": name, "about": cases.__doc__, "before": machine.state_of_it(), "results": []}
             for case in cases(Path(scratch), scale):
+                if options.only.lower() not in f"{name}: {case.job}, {case.against}".lower():
+                    continue
                 section["results"].append(measure.run(case, name, pairs))
                 print(report.as_text(report.rows(section["results"][-1:])[1:]), file=sys.stderr, flush=True)
-            section["after"] = machine.state_of_it()
-            sections.append(section)
             for left in Path(scratch).iterdir():
                 left.unlink()
+            if not section["results"]:
+                continue
+            section["after"] = machine.state_of_it()
+            sections.append(section)
             said = report.conditions(here, section["before"], section["after"], pairs)
             print(f"\n{name}: {cases.__doc__}\n\n{report.as_text(report.rows(section['results']))}\n\n{said}", flush=True)
     results = [result for section in sections for result in section["results"]]
@@ -44,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Time over a peer's time, both in turn in this process.")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that all of it runs; the figures mean nothing")
-    parser.add_argument("--only", default="", metavar="TEXT", help=f"tables whose name has it: {', '.join(TABLES)}")
+    parser.add_argument("--only", default="", metavar="TEXT", help="cases that have it in table, job or peer")
     parser.add_argument("--pairs", type=int, default=0, help="how many pairs a case (7)")
     parser.add_argument("--folder", default=None, help="on which disk (the temporary folder's)")
     parser.add_argument("--json", metavar="FILE", help="keep every figure")

@@ -62,10 +62,11 @@ class _Planning:
         self.extra(module, prefix, state)
         if module._load_state_dict_post_hooks:
             self.matcher.finish.append(lambda: _run_hooks(module))
-        for name, child in module._modules.items():
-            if child is not None:
-                inner = f"{prefix}{name}."
-                self.visit(child, inner, {key: node for key, node in state.items() if key.startswith(inner)})
+        if module._modules:
+            parts = _parts(state, prefix)
+            for name, child in module._modules.items():
+                if child is not None:
+                    self.visit(child, f"{prefix}{name}.", parts.get(name, {}))
 
     def match(self, module: Any, name: str, tensor: Any, key: str, state: dict[str, Tree]) -> None:
         """Match one parameter or buffer with what the state has under its key."""
@@ -214,6 +215,16 @@ class _Planning:
         for key in missing:
             if key in self.state and key not in self.used | self.left_out and not key.endswith(_EXTRA):
                 self.matcher.missing(self.state[key], join(self.path, key))
+
+
+def _parts(state: dict[str, Tree], prefix: str) -> dict[str, dict[str, Tree]]:
+    """What each module inside gets of a state, by its name; in one pass, for there may be thousands of both."""
+    parts: dict[str, dict[str, Tree]] = {}
+    for key, node in state.items():
+        name, dot, _ = key[len(prefix) :].partition(".")
+        if dot and key.startswith(prefix):
+            parts.setdefault(name, {})[key] = node
+    return parts
 
 
 def _loads_its_own_way(module: Any) -> bool:
