@@ -47,7 +47,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Time over a peer's time, both in turn in this process.")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that all of it runs; the figures mean nothing")
     parser.add_argument("--only", default="", metavar="TEXT", help="cases that have it in table, job or peer")
-    parser.add_argument("--pairs", type=int, default=0, help="how many pairs a case (7)")
+    parser.add_argument("--pairs", type=int, default=0, help="how many pairs a case (9)")
     parser.add_argument("--folder", default=None, help="on which disk (the temporary folder's)")
     parser.add_argument("--json", metavar="FILE", help="keep every figure")
     parser.add_argument("--plot", metavar="FILE", help="keep a plot, .svg or .png")

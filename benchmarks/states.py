@@ -17,7 +17,7 @@ class Scale:
     large: int = 256  # tensors of 4 MiB
     small: int = 20_000  # tensors of 1 KiB
     layers: int = 12  # of the transformer: 22 million parameters
-    pairs: int = 7
+    pairs: int = 9
 
 
 FULL: Final = Scale()
