@@ -57,7 +57,7 @@ def state() -> Any:
             "structured": counting(structured, 3),
             "void": counting("V7", 2),
         },
-        "shapes": {"scalar": np.float32(0.1).reshape(()), "empty": np.zeros((0, 3), "f4"), "long": np.zeros((1,) * 8, "i2")},
+        "shapes": {"scalar": np.array(0.1, np.float32), "empty": np.zeros((0, 3), "f4"), "long": np.zeros((1,) * 8, "i2")},
         "memory": {
             "fortran": np.asfortranarray(counting("i4", 3, 4)),
             "reversed": counting("i4", 7)[::-1],
