@@ -302,18 +302,12 @@ def test_ctrl_c_ends_with_130_and_no_traceback(tmp_path: Path) -> None:
     assert complaint.strip() == "error: interrupted"
 
 
-def test_progress_only_on_a_terminal_and_only_for_long_work(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A small file is done before a bar is worth it."""
-    assert "[" not in on_a_terminal("verify", model, NO_COLOR="1")
-    assert tensorkeep("verify", model).stderr == ""
-
-
-def test_the_bar_appears_after_half_a_second_and_goes_away(tmp_path: Path) -> None:
-    """Drawn over itself, cleared at the end, never wider than the terminal."""
+def drawn(steps: int, seconds: float) -> list[str]:
+    """What a bar draws on a terminal of 60 columns, for so many steps of so many seconds."""
     script = (
         "import time\nfrom tensorkeep.cli import output\n"
         "with output.progress('verifying ' + 'x' * 500) as tell:\n"
-        "    for step in range(12):\n        time.sleep(0.07)\n        tell(step, 12)\n"
+        f"    for step in range({steps}):\n        time.sleep({seconds})\n        tell(step, {steps})\n"
     )
     pty = pytest.importorskip("pty", reason="pseudo-terminals are POSIX's")
     ours, theirs = pty.openpty()
@@ -327,8 +321,19 @@ def test_the_bar_appears_after_half_a_second_and_goes_away(tmp_path: Path) -> No
         pass
     process.wait()
     os.close(ours)
-    bars = seen.decode().split("\r")
-    assert 1 <= sum("[#" in bar for bar in bars) <= 6
+    return seen.decode().split("\r")
+
+
+def test_progress_only_on_a_terminal_and_only_for_long_work(model: Path) -> None:
+    """What takes no time needs no bar, nor does a pipe."""
+    assert drawn(12, 0.0) == [""]
+    assert tensorkeep("verify", model).stderr == ""
+
+
+def test_the_bar_appears_after_half_a_second_and_goes_away() -> None:
+    """Drawn over itself, cleared at the end, never wider than the terminal."""
+    bars = drawn(12, 0.07)
+    assert 1 <= sum("[#" in bar for bar in bars) <= 12
     assert max(map(len, bars)) < 60
     assert bars[-2:] == [" " * 59, ""]
 

@@ -1,6 +1,8 @@
-"""Other tools read what we write, and we read what they write: with the tools themselves."""
+"""Other tools: what they write loads here, and what is written here loads there, without anybody doing anything for it."""
 
 import json
+import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,161 +13,356 @@ import pytest
 import tensorkeep as tk
 from same import assert_same_bits
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is asked of the network; the packages read it when they are imported
 
-@pytest.fixture(autouse=True)
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is fetched from anywhere."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+NUMPY = [
+    *("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32", "float64", "complex64"),
+    *("bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "float8_e4m3fnuz", "float8_e5m2fnuz", "float4_e2m1fn"),
+]
+TORCH = [*NUMPY[:-1], "float4_e2m1fn_x2"]
+_STANDARD = "BOOL U8 I8 U16 I16 U32 I32 U64 I64 F16 F32 F64 C64 BF16 F8_E4M3 F8_E5M2 F8_E8M0 F8_E4M3FNUZ F8_E5M2FNUZ F4"
+HEADER_NAMES = {**dict(zip(NUMPY, _STANDARD.split(), strict=True)), "float4_e2m1fn_x2": "F4"}
+SAFETENSORS_NUMPY = NUMPY[: NUMPY.index("bfloat16")]  # what its NumPy side has always known
 
 
-def _named(count: int) -> Any:
-    torch = pytest.importorskip("torch")
-    torch.manual_seed(count)
-    return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2))
+def _array(name: str, shape: tuple[int, ...] = (3, 4)) -> np.ndarray:
+    dtype = np.dtype(getattr(ml_dtypes, name, None) or name)
+    count = int(np.prod(shape))
+    values = np.arange(count) % 2 if dtype.itemsize == 1 else np.arange(count)
+    return values.astype(np.float32).astype(dtype).reshape(shape)
 
 
-def _assert_equal_models(found: Any, wanted: Any) -> None:
+def _tensor(torch: Any, name: str) -> Any:
+    """A tensor of a dtype with every bit pattern that it may have, or a skip where this PyTorch lacks it."""
+    dtype = getattr(torch, name, None)
+    if dtype is None:
+        pytest.skip(f"this PyTorch has no {name}")
+    if name == "bool":
+        return torch.arange(32).reshape(4, 8) % 3 == 0
+    raw = np.random.default_rng(0).integers(0, 256, 32 * dtype.itemsize, np.uint8)
+    return torch.from_numpy(raw).view(dtype).reshape(4, 8)
+
+
+def _bits(tensor: Any) -> bytes:
     import torch
 
-    ours, theirs = found.state_dict(), wanted.state_dict()
-    assert list(ours) == list(theirs)
-    for name, tensor in theirs.items():
-        assert ours[name].dtype == tensor.dtype and torch.equal(ours[name], tensor), name
+    return tensor.contiguous().view(torch.uint8).numpy().tobytes()
 
 
 class TestSafetensors:
-    NUMPY = ("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32", "float64")
+    def test_every_state_of_ours_opens_there_and_equals(self, tmp_path: Path) -> None:
+        """Names, order of bytes, dtypes and values of a mixed state are those that safetensors' own reader finds."""
+        safetensors = pytest.importorskip("safetensors")
+        arrays = {name: _array(name) for name in SAFETENSORS_NUMPY}
+        arrays |= {"0-d": np.array(2.5), "empty": np.zeros((0, 3)), "large": np.arange(300_000.0), "F": np.asfortranarray(np.eye(3, 4))}
+        state = {"net": arrays, "epoch": 3, "é": [np.ones(2), "text", None], "long": "x" * 70_000, 7: {(1, 2): np.ones(1)}}
+        tk.save(state, tmp_path / "s.safetensors", metadata={"note": "hi", "n": 1})
+        with safetensors.safe_open(tmp_path / "s.safetensors", framework="np") as file, tk.open(tmp_path / "s.safetensors") as contents:
+            assert sorted(file.keys()) == sorted(contents.tensors)
+            for name, array in arrays.items():
+                assert_same_bits(file.get_tensor(f"net.{name}"), np.ascontiguousarray(array).reshape(array.shape))
+                assert tuple(file.get_slice(f"net.{name}").get_shape()) == array.shape
+            assert file.get_tensor("é.0").tolist() == [1, 1]
+            assert file.get_slice("net.large")[10:20].tolist() == list(range(10, 20))
+            metadata = file.metadata()
+        assert (metadata["format"], metadata["note"]) == ("pt", "hi")
+        assert all(type(key) is type(value) is str for key, value in metadata.items())
+        assert json.loads(metadata["tensorkeep"])["version"]
 
-    def test_numpy_reads_ours(self, tmp_path: Path) -> None:
-        """Every NumPy type, empty and scalar arrays, under the same names and with the same bits."""
-        safetensors = pytest.importorskip("safetensors.numpy")
-        arrays = {name: np.arange(6).astype(name).reshape(2, 3) for name in self.NUMPY}
-        arrays |= {"empty": np.zeros((0, 4), np.float32), "scalar": np.array(0.5, np.float32)}
-        tk.save(arrays, tmp_path / "ours.safetensors")
-        found = safetensors.load_file(tmp_path / "ours.safetensors")
-        assert_same_bits({name: found[name] for name in arrays}, arrays)
+    @pytest.mark.parametrize("name", NUMPY)
+    def test_the_header_names_every_dtype_as_the_standard_does(self, tmp_path: Path, name: str) -> None:
+        """safetensors finds each dtype under its own name, and the logical shape."""
+        safetensors = pytest.importorskip("safetensors")
+        array = _array(name)
+        tk.save({"x": array}, tmp_path / "s.safetensors")
+        with safetensors.safe_open(tmp_path / "s.safetensors", framework="np") as file:
+            found = file.get_slice("x")
+            assert (found.get_dtype(), tuple(found.get_shape())) == (HEADER_NAMES[name], array.shape)
+        if name in SAFETENSORS_NUMPY:
+            from safetensors.numpy import load, load_file
 
-    def test_numpy_is_read_by_us(self, tmp_path: Path) -> None:
-        """A file by safetensors is a flat dict of arrays, with its metadata, and nothing to check against."""
-        safetensors = pytest.importorskip("safetensors.numpy")
-        arrays = {name: np.arange(6).astype(name).reshape(2, 3) for name in self.NUMPY}
-        safetensors.save_file(arrays, tmp_path / "theirs.safetensors", metadata={"format": "np", "by": "them"})
-        found = tk.load(tmp_path / "theirs.safetensors")
-        assert_same_bits({name: found[name] for name in arrays}, arrays)
-        with tk.open(tmp_path / "theirs.safetensors") as f:
-            assert f.metadata["by"] == "them" and not f.digests
-        verdict = tk.verify(tmp_path / "theirs.safetensors")
-        assert verdict.unverified and not verdict.intact and not verdict.damaged
+            assert_same_bits(load_file(tmp_path / "s.safetensors"), {"x": array})
+            assert_same_bits(load(tk.dumps({"x": array}))["x"], array)
 
-    def test_every_torch_type_both_ways(self, tmp_path: Path) -> None:
-        """All types that safetensors writes for PyTorch: their file here, ours there, same bits."""
-        torch = pytest.importorskip("torch")
-        safetensors = pytest.importorskip("safetensors.torch")
-        names = [
-            *("bool", "uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64", "float16", "bfloat16", "float32"),
-            *("float64", "complex64", "float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "float8_e4m3fnuz", "float8_e5m2fnuz"),
-        ]
-        tensors = {}
-        for name in names:
-            dtype = getattr(torch, name)
-            raw = torch.arange(8 * torch.empty((), dtype=dtype).element_size(), dtype=torch.uint8)
-            tensors[name] = (raw % 2 == 1).view(dtype) if name == "bool" else raw.view(dtype).reshape(2, 4)
-        tk.save(tensors, tmp_path / "ours.safetensors")
-        safetensors.save_file(tensors, tmp_path / "theirs.safetensors")
-        there = safetensors.load_file(tmp_path / "ours.safetensors")
-        here = tk.load(tmp_path / "theirs.safetensors", framework="torch")
-        for found in (there, here):
-            assert set(found) == set(tensors)
-            for name, tensor in tensors.items():
-                assert found[name].dtype == tensor.dtype and found[name].shape == tensor.shape
-                assert torch.equal(found[name].view(torch.uint8), tensor.view(torch.uint8)), name
+    @pytest.mark.parametrize("name", SAFETENSORS_NUMPY)
+    def test_its_numpy_files_load_here(self, tmp_path: Path, name: str) -> None:
+        """A file by safetensors.numpy is a flat dict of arrays, from a file and from bytes; there is nothing to check against."""
+        numpy = pytest.importorskip("safetensors.numpy")
+        arrays = {"x": _array(name), "empty": _array(name, (0, 2)), "0-d": _array(name, ())}
+        numpy.save_file(arrays, tmp_path / "s.safetensors", metadata={"who": "safetensors"})
+        for found in (tk.load(tmp_path / "s.safetensors"), tk.loads(numpy.save(arrays))):
+            assert_same_bits(dict(sorted(found.items())), dict(sorted(arrays.items())))
+        with tk.open(tmp_path / "s.safetensors") as contents:
+            assert contents.metadata == {"who": "safetensors"}
+            assert (contents.digests, contents.format) == (False, "safetensors")
+        verdict = tk.verify(tmp_path / "s.safetensors")
+        assert (verdict.intact, verdict.unverified, verdict.damaged, verdict.root) == (False, True, (), "")
+
+    @pytest.mark.parametrize("name", TORCH)
+    def test_torch_tensors_both_ways(self, tmp_path: Path, name: str) -> None:
+        """Every dtype of PyTorch that safetensors knows, every bit: its file here, ours there, and into tensors that are there."""
+        torch, there = pytest.importorskip("torch"), pytest.importorskip("safetensors.torch")
+        tensor = _tensor(torch, name)
+        path = tmp_path / "s.safetensors"
+        try:
+            there.save_file({"x": tensor}, path)
+        except (KeyError, ValueError) as error:
+            pytest.skip(f"this safetensors does not save {name}: {error!r}")
+        found = tk.load(path, framework="torch")["x"]
+        assert (found.dtype, found.shape, _bits(found)) == (tensor.dtype, tensor.shape, _bits(tensor))
+        into = torch.zeros(tensor.shape, dtype=torch.uint8).view(torch.uint8) if tensor.dtype.itemsize == 1 else torch.zeros_like(tensor)
+        into = into.view(tensor.dtype)
+        tk.load(path, into={"x": into})
+        assert _bits(into) == _bits(tensor)
+        tk.save({"x": tensor}, path)
+        with pytest.importorskip("safetensors").safe_open(path, framework="pt") as file:
+            back = file.get_tensor("x")
+            assert file.get_slice("x").get_dtype() == HEADER_NAMES[name]
+        assert (back.dtype, back.shape, _bits(back)) == (tensor.dtype, tensor.shape, _bits(tensor))
+        assert _bits(there.load_file(path)["x"]) == _bits(tensor)
 
     def test_a_whole_training_state_is_open_to_them(self, tmp_path: Path) -> None:
         """Nesting, values and ties do not hide the tensors: each is there under its path, readable by slices too."""
-        torch = pytest.importorskip("torch")
-        safetensors = pytest.importorskip("safetensors")
-        model = _named(1)
+        torch, safetensors = pytest.importorskip("torch"), pytest.importorskip("safetensors")
+        model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
         optimizer = torch.optim.AdamW(model.parameters())
-        sum(parameter.sum() for parameter in model.parameters()).backward()
+        model(torch.ones(3)).sum().backward()
         optimizer.step()
         tk.save({"model": model, "optimizer": optimizer, "epoch": 3}, tmp_path / "run.safetensors", metadata={"note": "mine", "step": 7})
-        with safetensors.safe_open(tmp_path / "run.safetensors", "pt") as f:
-            assert set(f.keys()) >= {f"model.{name}" for name in model.state_dict()} | {"optimizer.state.0.exp_avg"}
-            assert torch.equal(f.get_slice("model.0.weight")[1:3], model[0].weight[1:3])
-            assert f.metadata()["format"] == "pt" and f.metadata()["note"] == "mine"
+        with safetensors.safe_open(tmp_path / "run.safetensors", "pt") as file:
+            assert set(file.keys()) >= {f"model.{name}" for name in model.state_dict()} | {"optimizer.state.0.exp_avg"}
+            assert torch.equal(file.get_slice("model.0.weight")[1:3], model[0].weight[1:3])
+            assert torch.equal(file.get_tensor("optimizer.state.0.exp_avg"), optimizer.state[model[0].weight]["exp_avg"])
+            assert file.metadata()["format"] == "pt" and file.metadata()["note"] == "mine"
 
-    def test_types_of_ml_dtypes(self, tmp_path: Path) -> None:
-        """Types that NumPy lacks keep their names in the header, where the format has one."""
-        arrays = {
-            "BF16": np.arange(4).astype(ml_dtypes.bfloat16),
-            "F8_E4M3": np.arange(4).astype(ml_dtypes.float8_e4m3fn),
-            "F8_E5M2": np.arange(4).astype(ml_dtypes.float8_e5m2),
-            "F4": np.arange(4).astype(ml_dtypes.float4_e2m1fn),
-        }
-        data = tk.dumps(arrays)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        assert {name: header[name]["dtype"] for name in arrays} == {name: name for name in arrays}
+    def test_models_both_ways(self, tmp_path: Path) -> None:
+        """`save_model` there and `load` here, `save` here and `load_model` there, tied weights and all."""
+        torch, there = pytest.importorskip("torch"), pytest.importorskip("safetensors.torch")
+        model = _model(torch)
+        there.save_model(model, str(tmp_path / "theirs.safetensors"))
+        tk.save(model, tmp_path / "ours.safetensors")
+        other, another = _model(torch), _model(torch)
+        tk.load(tmp_path / "theirs.safetensors", into=other)
+        missing, unexpected = there.load_model(another, tmp_path / "ours.safetensors")
+        assert (set(missing), set(unexpected)) == (set(), set())
+        for filled in (other, another):
+            _assert_same_model(torch, filled, model)
+            assert filled.head.weight is filled.embed.weight
+
+    def test_what_it_refuses_is_refused_here(self, tmp_path: Path) -> None:
+        """Metadata that are not text to text, as safetensors' reader demands them: neither opens such a file."""
         safetensors = pytest.importorskip("safetensors")
-        with safetensors.safe_open(_written(tmp_path, data), "np") as f:
-            assert set(f.keys()) == set(arrays)
+        from craft import safetensors as crafted
+
+        tensor = {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}
+        headers: list[Any] = [
+            {"__metadata__": {"n": 1}, "x": tensor},
+            {"__metadata__": {"n": None}, "x": tensor},
+            {"__metadata__": ["n"], "x": tensor},
+            {"x": tensor | {"dtype": "X9"}},
+            {"x": tensor | {"shape": [2]}},
+            {"x": tensor | {"data_offsets": [0, 2]}},
+        ]
+        for header in headers:
+            (tmp_path / "bad.safetensors").write_bytes(crafted(header, b"x"))
+            with pytest.raises(safetensors.SafetensorError):
+                safetensors.safe_open(tmp_path / "bad.safetensors", framework="np")
+            with pytest.raises(tk.FormatError):
+                tk.open(tmp_path / "bad.safetensors")
+
+    def test_metadata_are_text_to_text_whatever_they_were(self, tmp_path: Path) -> None:
+        """Notes of any type, and keys of any alphabet, leave a file that safetensors opens."""
+        safetensors = pytest.importorskip("safetensors")
+        notes = {"format": "np", "n": 1, "list": [1.5, None], "text": '"\\\u2028\x00é', "": "", "bytes": b"\xff"}
+        tk.save({"x": np.ones(1)}, tmp_path / "s.safetensors", metadata=notes)
+        with safetensors.safe_open(tmp_path / "s.safetensors", framework="np") as file:
+            found = file.metadata()
+        assert {key: found[key] for key in ("format", "text", "")} == {key: notes[key] for key in ("format", "text", "")}
+        assert set(found) == {"format", "text", "", "tensorkeep"}
+        assert all(type(value) is str for value in found.values())
+
+    def test_a_file_of_others_keeps_its_notes_when_it_is_saved_here(self, tmp_path: Path) -> None:
+        """What `open` hands back as metadata can be passed on to `save`; other tools find the same."""
+        numpy, safetensors = pytest.importorskip("safetensors.numpy"), pytest.importorskip("safetensors")
+        numpy.save_file({"x": np.ones(3)}, tmp_path / "a.safetensors", metadata={"format": "np", "license": "mit"})
+        with tk.open(tmp_path / "a.safetensors") as contents:
+            tk.save(dict(contents.tensors), tmp_path / "b.safetensors", metadata=contents.metadata)
+        with safetensors.safe_open(tmp_path / "b.safetensors", framework="np") as file:
+            assert {key: value for key, value in file.metadata().items() if key != "tensorkeep"} == {"format": "np", "license": "mit"}
+        assert_same_bits(tk.load(tmp_path / "b.safetensors"), {"x": np.ones(3)})
+        assert tk.verify(tmp_path / "b.safetensors").intact
 
 
-def _written(folder: Path, data: bytes) -> Path:
-    path = folder / "written.safetensors"
-    path.write_bytes(data)
-    return path
+def _model(torch: Any) -> Any:
+    """A model with a tied weight, buffers and an int one."""
+
+    class Model(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = torch.nn.Embedding(11, 6)
+            self.norm = torch.nn.BatchNorm1d(6)
+            self.layers = torch.nn.ModuleList([torch.nn.Linear(6, 6) for _ in range(2)])
+            self.head = torch.nn.Linear(6, 11, bias=False)
+            self.head.weight = self.embed.weight
+
+        def forward(self, ids: Any) -> Any:
+            hidden = self.norm(self.embed(ids))
+            for layer in self.layers:
+                hidden = torch.relu(layer(hidden))
+            return self.head(hidden)
+
+    model = Model()
+    model(torch.arange(11))  # moves the running mean
+    return model.eval()
 
 
-class TestHub:
-    def test_huggingface_hub_loads_ours(self, tmp_path: Path) -> None:
-        """`load_torch_model` and `load_state_dict_from_file` take our file."""
-        hub = pytest.importorskip("huggingface_hub")
+def _assert_same_model(torch: Any, found: Any, wanted: Any) -> None:
+    states = found.state_dict(), wanted.state_dict()
+    assert list(states[0]) == list(states[1])
+    for name, tensor in states[1].items():
+        assert states[0][name].dtype == tensor.dtype
+        assert torch.equal(states[0][name], tensor), name
+
+
+class TestHuggingFaceHub:
+    @pytest.mark.parametrize("arrays", ["model", "NumPy"])
+    def test_its_loaders_take_our_file(self, tmp_path: Path, arrays: str) -> None:
+        """`load_state_dict_from_file` and `load_torch_model`, of a file and a folder: the mark that it asks for is there."""
+        torch, hub = pytest.importorskip("torch"), pytest.importorskip("huggingface_hub", minversion="0.26")
+        model = _model(torch)
+        state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+        tk.save(model if arrays == "model" else state, tmp_path / "model.safetensors")
+        found = hub.load_state_dict_from_file(tmp_path / "model.safetensors")
+        for name, tensor in found.items():
+            assert torch.equal(tensor, model.state_dict()[name])
+        for place in (tmp_path / "model.safetensors", tmp_path):
+            other = _model(torch)
+            result = hub.load_torch_model(other, place, strict=False)
+            assert set(result.missing_keys) <= {"head.weight"} and not result.unexpected_keys  # tied: one name of it will do
+            _assert_same_model(torch, other, model)
+
+    def test_strictly_where_nothing_is_tied(self, tmp_path: Path) -> None:
+        """`strict=True`, its default, finds no name missing."""
+        torch, hub = pytest.importorskip("torch"), pytest.importorskip("huggingface_hub", minversion="0.26")
+        model, other = (torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4)) for _ in range(2))
+        tk.save(model, tmp_path / "model.safetensors")
+        assert hub.load_torch_model(other, tmp_path / "model.safetensors").missing_keys == []
+        _assert_same_model(torch, other, model)
+
+    def test_its_file_loads_here(self, tmp_path: Path) -> None:
+        """`save_torch_model`, which leaves out a tied name, fills a model in whole."""
+        torch, hub = pytest.importorskip("torch"), pytest.importorskip("huggingface_hub", minversion="0.26")
+        model, other = _model(torch), _model(torch)
+        hub.save_torch_model(model, str(tmp_path))
+        tk.load(tmp_path / "model.safetensors", into=other)
+        _assert_same_model(torch, other, model)
+
+    def test_the_mark_may_be_another_if_somebody_wants_that(self, tmp_path: Path) -> None:
+        """`metadata={"format": ...}` replaces the mark; the loader refuses what is not meant for it, so the mark is why it loads else."""
+        hub = pytest.importorskip("huggingface_hub", minversion="0.26")
         pytest.importorskip("torch")
-        saved, fresh = _named(1), _named(2)
-        tk.save(saved, tmp_path / "model.safetensors")
-        assert hub.load_torch_model(fresh, tmp_path / "model.safetensors").missing_keys == []
-        _assert_equal_models(fresh, saved)
-        assert set(hub.load_state_dict_from_file(tmp_path / "model.safetensors")) == set(saved.state_dict())
+        tk.save({"x": np.ones(2, np.float32)}, tmp_path / "m.safetensors", metadata={"format": "np"})
+        with pytest.raises(OSError, match="metadata"):
+            hub.load_state_dict_from_file(tmp_path / "m.safetensors")
+        tk.save({"x": np.ones(2, np.float32)}, tmp_path / "m.safetensors")
+        assert hub.load_state_dict_from_file(tmp_path / "m.safetensors")["x"].tolist() == [1, 1]
 
-    def test_we_load_its_files(self, tmp_path: Path) -> None:
-        """What `save_torch_model` writes goes into a model."""
-        hub = pytest.importorskip("huggingface_hub")
-        pytest.importorskip("torch")
-        saved, fresh = _named(1), _named(2)
-        hub.save_torch_model(saved, tmp_path)
-        tk.load(tmp_path / "model.safetensors", into=fresh)
-        _assert_equal_models(fresh, saved)
 
-    def test_accelerate_loads_ours(self, tmp_path: Path) -> None:
-        """Into a model in memory, and into one on the meta device."""
-        accelerate = pytest.importorskip("accelerate")
-        saved, fresh = _named(1), _named(2)
-        tk.save(saved, tmp_path / "model.safetensors")
-        accelerate.load_checkpoint_in_model(fresh, str(tmp_path / "model.safetensors"))
-        _assert_equal_models(fresh, saved)
-        with accelerate.init_empty_weights():
-            empty = _named(3)
-        filled = accelerate.load_checkpoint_and_dispatch(empty, str(tmp_path), device_map={"": "cpu"})
-        for name, parameter in saved.named_parameters():
-            assert bool((filled.get_parameter(name) == parameter).all()), name
+class TestAccelerate:
+    def test_load_checkpoint_in_model(self, tmp_path: Path) -> None:
+        """Of a file and of a folder, strict or not."""
+        torch, accelerate = pytest.importorskip("torch"), pytest.importorskip("accelerate")
+        model = _model(torch)
+        tk.save(model, tmp_path / "model.safetensors")
+        for place in (tmp_path / "model.safetensors", tmp_path):
+            for strict in (False, True):
+                other = _model(torch)
+                accelerate.load_checkpoint_in_model(other, str(place), strict=strict)
+                _assert_same_model(torch, other, model)
 
-    @pytest.mark.parametrize("kind", ["Bert", "GPT2"])
-    def test_transformers_from_pretrained(self, tmp_path: Path, kind: str) -> None:
-        """A tiny model, also one with tied weights, saved by us beside its config; and back what `save_pretrained` writes."""
-        pytest.importorskip("torch")
+    def test_by_a_device_map_into_empty_weights(self, tmp_path: Path) -> None:
+        """A model without memory gets it from our file, the way that large models are loaded; part by part, too."""
+        torch, accelerate = pytest.importorskip("torch"), pytest.importorskip("accelerate")
+        model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.BatchNorm1d(5), torch.nn.Linear(5, 2))
+        tk.save(model, tmp_path / "model.safetensors")
+        for device_map in ({"": "cpu"}, {"0": "cpu", "1": "cpu", "2": "cpu"}):
+            with accelerate.init_empty_weights():
+                other = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.BatchNorm1d(5), torch.nn.Linear(5, 2))
+            other = accelerate.load_checkpoint_and_dispatch(other, str(tmp_path / "model.safetensors"), device_map=device_map)
+            _assert_same_model(torch, other, model)
+
+    def test_its_file_loads_here(self, tmp_path: Path) -> None:
+        """`Accelerator.save_model` fills a model here."""
+        torch, accelerate = pytest.importorskip("torch"), pytest.importorskip("accelerate")
+        model, other = _model(torch), _model(torch)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            accelerate.Accelerator(cpu=True).save_model(model, str(tmp_path))
+        tk.load(tmp_path / "model.safetensors", into=other)
+        _assert_same_model(torch, other, model)
+
+
+class TestTransformers:
+    def _tiny(self, kind: str) -> tuple[Any, Any]:
+        """A class and a random model of it, some thousand parameters."""
         transformers = pytest.importorskip("transformers")
-        if kind == "Bert":
-            sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 100}
-            config, cls = transformers.BertConfig(**sizes), transformers.BertModel
-        else:
-            config = transformers.GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=100, n_positions=32)
+        pytest.importorskip("torch")
+        if kind == "bert":
+            config = transformers.BertConfig(
+                vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24, max_position_embeddings=20
+            )
+            cls = transformers.BertForMaskedLM
+        elif kind == "gpt2":
+            config = transformers.GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=50, n_positions=20)
             cls = transformers.GPT2LMHeadModel
-        saved = cls(config).eval()
-        config.save_pretrained(tmp_path / "ours")
-        tk.save(saved, tmp_path / "ours" / "model.safetensors")
-        theirs = cls.from_pretrained(tmp_path / "ours")
-        _assert_equal_models(theirs, saved)
-        theirs.save_pretrained(tmp_path / "theirs")
-        fresh = cls(config)
-        tk.load(tmp_path / "theirs" / "model.safetensors", into=fresh)
-        _assert_equal_models(fresh, saved)
+        else:
+            config = transformers.LlamaConfig(
+                vocab_size=50,
+                hidden_size=16,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                num_key_value_heads=1,
+                intermediate_size=24,
+                tie_word_embeddings=kind == "llama, tied",
+            )
+            cls = transformers.LlamaForCausalLM
+        return cls, cls(config).eval()
+
+    @pytest.mark.parametrize("saved", ["model", "state_dict", "NumPy"])
+    @pytest.mark.parametrize("kind", ["llama", "llama, tied", "bert", "gpt2"])
+    def test_from_pretrained_takes_our_file(self, tmp_path: Path, kind: str, saved: str) -> None:
+        """`config.json` and our file in a folder are a pretrained model: no key missing, none unexpected, every bit the same."""
+        cls, model = self._tiny(kind)
+        import torch
+
+        model.config.save_pretrained(tmp_path)
+        state = model.state_dict()
+        whole = {"model": model, "state_dict": state, "NumPy": {name: tensor.numpy() for name, tensor in state.items()}}[saved]
+        tk.save(whole, tmp_path / "model.safetensors")
+        found, told = cls.from_pretrained(tmp_path, output_loading_info=True)
+        assert not any(told[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+        _assert_same_model(torch, found, model)
+        ids = torch.arange(10).reshape(1, 10)
+        assert torch.equal(found(input_ids=ids).logits, model(input_ids=ids).logits)
+
+    @pytest.mark.parametrize("kind", ["llama", "llama, tied", "bert", "gpt2"])
+    def test_its_file_loads_here(self, tmp_path: Path, kind: str) -> None:
+        """`save_pretrained` fills a model here, strictly, tied weights and all."""
+        cls, model = self._tiny(kind)
+        import torch
+
+        model.save_pretrained(tmp_path)
+        other = cls(model.config)
+        tk.load(tmp_path / "model.safetensors", into=other)
+        _assert_same_model(torch, other, model)
+
+    def test_half_precision(self, tmp_path: Path) -> None:
+        """A model in bfloat16 comes as such."""
+        cls, model = self._tiny("llama")
+        import torch
+
+        model = model.to(torch.bfloat16)
+        model.config.save_pretrained(tmp_path)
+        tk.save(model, tmp_path / "model.safetensors")
+        found = cls.from_pretrained(tmp_path, dtype=torch.bfloat16)
+        _assert_same_model(torch, found, model)

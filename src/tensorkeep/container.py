@@ -5,7 +5,9 @@ Lives elsewhere: reading and writing bytes (backends), what the metadata mean (m
 Source: https://github.com/huggingface/safetensors#format
 """
 
+import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -14,11 +16,12 @@ from tensorkeep import strictjson
 from tensorkeep.dtypes import STORABLE
 from tensorkeep.errors import FormatError
 from tensorkeep.limits import Limits
-from tensorkeep.tensors import TensorSpec, spec_of
+from tensorkeep.tensors import TensorSpec
 
 LENGTH_BYTES: Final = 8  # the header's length, little-endian
 DATA_ALIGNMENT: Final = 64  # bytes: a cache line, and enough for every vector load
 MAX_HEADER_BYTES: Final = 100_000_000  # what safetensors itself accepts
+_MAX_ARRAY_BYTES: Final = 2**63 - 1
 METADATA: Final = "__metadata__"
 
 
@@ -30,10 +33,10 @@ class Offsets(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=Fa
 
 
 class Entry(msgspec.Struct, gc=False):
-    """One tensor as the header writes it."""
+    """One tensor as the header writes it. Its shape stays text until it is known to be a new one: models repeat few of them."""
 
     dtype: str
-    shape: tuple[int, ...]
+    shape: msgspec.Raw
     data_offsets: Offsets
 
 
@@ -77,6 +80,12 @@ def header_length(prefix: bytes, file_nbytes: int, *, file: str, limits: Limits)
     return length
 
 
+class _Metadata(msgspec.Struct):
+    """The metadata of a header as they are written; everything else is passed over."""
+
+    texts: msgspec.Raw | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name=METADATA)
+
+
 class _Head(msgspec.Struct):
     """The header split in two: its metadata, whose values are texts, and all else."""
 
@@ -100,17 +109,12 @@ def parse_header(text: bytes, file_nbytes: int, *, file: str, limits: Limits) ->
     data_start = LENGTH_BYTES + len(text)
     data_nbytes = file_nbytes - data_start
     spans: dict[str, Span] = {}
+    specs: dict[tuple[str, bytes], TensorSpec] = {}  # by how they are written: texts are hashed with a secret, shapes are not
     for path, entry in head.entries.items():
-        dtype = STORABLE.get(entry.dtype)
-        if dtype is None:
-            raise FormatError(file, f"{path!r:.200} has the dtype {entry.dtype!r:.40}, which safetensors does not have")
-        if entry.shape and (min(entry.shape) < 0 or len(entry.shape) > limits.rank):
-            raise FormatError(
-                file, f"{path!r:.200} has the shape {list(entry.shape)!r:.200}: lengths from 0, at most {limits.rank} of them"
-            )
-        spec = spec_of(dtype, entry.shape)
-        if dtype.bits < 8 and not dtype.fits(spec.count):
-            raise FormatError(file, f"{path!r:.200}: {spec.count:,} elements of {dtype} do not end on a whole byte")
+        described = entry.dtype, bytes(entry.shape)
+        spec = specs.get(described)
+        if spec is None:
+            spec = specs[described] = _spec(entry, path, file, limits)
         start, stop = entry.data_offsets.start, entry.data_offsets.stop
         if not 0 <= start <= stop:
             raise FormatError(file, f"{path!r:.200}: data_offsets {start}, {stop} are not in order")
@@ -122,17 +126,38 @@ def parse_header(text: bytes, file_nbytes: int, *, file: str, limits: Limits) ->
     return Header(spans, head.metadata, data_start, data_nbytes)
 
 
+def _spec(entry: Entry, path: str, file: str, limits: Limits) -> TensorSpec:
+    """The dtype and shape of one tensor, checked."""
+    dtype = STORABLE.get(entry.dtype)
+    if dtype is None:
+        raise FormatError(file, f"{path!r:.200} has the dtype {entry.dtype!r:.40}, which safetensors does not have")
+    try:
+        shape = msgspec.json.decode(entry.shape, type=tuple[int, ...])
+    except msgspec.MsgspecError as error:
+        raise FormatError(file, f"its header is not laid out as safetensors': the shape of {path!r:.200}: {error}") from None
+    if shape and (min(shape) < 0 or len(shape) > limits.rank):
+        raise FormatError(file, f"{path!r:.200} has the shape {list(shape)!r:.200}: lengths from 0, at most {limits.rank} of them")
+    if 0 in shape and math.prod(length for length in shape if length) * dtype.bits // 8 > _MAX_ARRAY_BYTES:
+        # No byte stands behind its other lengths, and NumPy cannot hold what passes 2^63 bytes without the zeros.
+        raise FormatError(file, f"{path!r:.200} has the shape {list(shape)!r:.200}, which no array can have")
+    spec = TensorSpec(dtype, shape)
+    if dtype.bits < 8 and not dtype.fits(spec.count):
+        raise FormatError(file, f"{path!r:.200}: {spec.count:,} elements of {dtype} do not end on a whole byte")
+    return spec
+
+
 def _split(text: bytes, file: str) -> _Head:
     if not text.startswith(b"{"):
         raise FormatError(file, f"no safetensors file: the header starts with {text[:8]!r}, not with {{")
     try:
-        raw = strictjson.decode(text, dict[str, msgspec.Raw])
-        metadata = raw.pop(METADATA, None)
-        if metadata is None:
-            # The usual file of others; and ours, whose metadata come first: one pass over the entries, in C.
+        found = msgspec.json.decode(text, type=_Metadata).texts
+        if isinstance(found, msgspec.UnsetType):
             return _Head({}, strictjson.decode(text, dict[str, Entry]))
-        texts = strictjson.decode(bytes(metadata), dict[str, str])
-        return _Head(texts, strictjson.decode(_without_metadata(text, bytes(metadata)), dict[str, Entry]))
+        metadata = bytes(found)
+        texts = strictjson.decode(metadata, dict[str, str])
+        return _Head(texts, strictjson.decode(_without_metadata(text, metadata), dict[str, Entry]))
+    except RecursionError:
+        raise FormatError(file, "its header is no valid JSON: nested too deeply") from None
     except UnicodeDecodeError as error:
         raise FormatError(file, f"its header is no UTF-8: {error}") from None
     except msgspec.ValidationError as error:
@@ -143,12 +168,12 @@ def _split(text: bytes, file: str) -> _Head:
 
 def _without_metadata(text: bytes, metadata: bytes) -> bytes:
     """The header without its metadata, which stand first in every file that we or safetensors write."""
-    head = b'{"' + METADATA.encode() + b'":' + metadata
-    if text.startswith(head + b","):
-        return b"{" + text[len(head) + 1 :]
-    if text.startswith(head):
-        return b"{" + text[len(head) :]
-    raw = msgspec.json.decode(text, type=dict[str, msgspec.Raw])  # elsewhere, or spelled otherwise
+    key = b'"' + METADATA.encode() + b'":'
+    head = b"{" + key + metadata
+    if text.startswith(head) and text.find(key, len(head)) < 0:
+        rest = text[len(head) :]
+        return b"{" + (rest[1:] if rest.startswith(b",") else rest)
+    raw = strictjson.decode(text, dict[str, msgspec.Raw])  # elsewhere, twice, or spelled otherwise
     del raw[METADATA]
     return msgspec.json.encode(raw)
 
@@ -206,11 +231,16 @@ def lay_out(specs: Mapping[str, TensorSpec]) -> dict[str, Span]:
     return spans
 
 
+@lru_cache(maxsize=4096)
+def _written(shape: tuple[int, ...]) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(shape))
+
+
 def render_header(spans: Mapping[str, Span], metadata: Mapping[str, str]) -> bytes:
     """The first bytes of the file, up to the data: length, JSON, and spaces up to a multiple of 64."""
     document: dict[str, Any] = {METADATA: metadata}
     for path, span in spans.items():
-        document[path] = Entry(span.spec.dtype.stored, span.spec.stored_shape, Offsets(span.start, span.stop))
+        document[path] = Entry(span.spec.dtype.stored, _written(span.spec.stored_shape), Offsets(span.start, span.stop))
     text = msgspec.json.encode(document)
     padding = -(LENGTH_BYTES + len(text)) % DATA_ALIGNMENT
     return (len(text) + padding).to_bytes(LENGTH_BYTES, "little") + text + b" " * padding

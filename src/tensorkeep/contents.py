@@ -5,7 +5,7 @@ Lives elsewhere: who fills them (modelfile, formats).
 """
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Literal, Protocol, Self
@@ -34,11 +34,12 @@ class Tensors(dict[str, LazyTensor]):
 class Storage(Protocol):
     """Holds the bytes of many tensors, and handles them together: in file order, in parallel, in few calls."""
 
-    def check(self, tensors: Iterable[LazyTensor], progress: Progress | None) -> None:
-        """Compare the bytes of these tensors with their digests, where there are any.
+    def check(self, tensors: Collection[LazyTensor], progress: Progress | None) -> None:
+        """Compare the bytes of these tensors with their digests, where there are any, and see that those of BOOL are 0 or 1.
 
         Raises:
             CorruptError: they differ.
+            FormatError: a BOOL byte is neither 0 nor 1.
         """
 
     def place(self, tensors: Sequence[LazyTensor], progress: Progress | None) -> Placement:

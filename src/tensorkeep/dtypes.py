@@ -273,7 +273,7 @@ def cast(array: Array, target: DType) -> tuple[Array, int]:
     assert target.numpy is not None, "castable() was asked"
     with np.errstate(all="ignore"):  # an overflow to infinity is counted, not warned of
         narrow = _round_once(array, target).astype(target.numpy)
-        back = narrow.astype(array.dtype)
+        back = (narrow.real if _kind(target) == "c" and array.dtype.kind != "c" else narrow).astype(array.dtype)
         changed = np.count_nonzero((back != array) & ~((back != back) & (array != array)))
     return narrow, int(changed)
 
@@ -296,6 +296,29 @@ def _round_once(array: Array, target: DType) -> Array:
     bits = bits - outwards.astype(np.uint32)
     odd: Array = np.where(inexact, bits | np.uint32(1), bits).view(np.float32)
     return odd
+
+
+def are_bools(data: "memoryview | bytes") -> bool:
+    """Whether all bytes are 0 or 1: whatever reads another as a truth value is free to see in it what it likes."""
+    return len(data) == 0 or int(np.frombuffer(data, np.uint8).max()) <= 1
+
+
+def texts_are_valid(data: Array, dtype: "np.dtype[Any]") -> bool:
+    """Whether the bytes of one element hold no character beyond Unicode's last, which NumPy fails on.
+
+    Args:
+        data: the bytes.
+        dtype: of the element; also one with fields.
+    """
+    if dtype.subdtype is not None:
+        base, _ = dtype.subdtype
+        return dtype.itemsize == 0 or all(texts_are_valid(part, base) for part in data.reshape(-1, base.itemsize))
+    if dtype.names is not None:
+        fields = [dtype.fields[name][:2] for name in dtype.names]  # type: ignore[index]  # there are fields where there are names
+        return all(texts_are_valid(data[offset : offset + inner.itemsize], inner) for inner, offset in fields)
+    if dtype.kind != "U" or not data.size:
+        return True
+    return bool((np.frombuffer(data.tobytes(), np.dtype("u4").newbyteorder(dtype.byteorder)) <= sys.maxunicode).all())
 
 
 def pack_f4(array: Array) -> Array:

@@ -23,6 +23,23 @@ EXIT_USAGE: Final = 2
 EXIT_FINDING: Final = 3
 
 
+_LONGEST: Final = 300  # characters of a name in a message
+
+
+def escaped(text: object) -> str:
+    """Text of a file or a caller, with everything that a terminal might obey or hide spelled out."""
+    line = str(text)
+    if line.isprintable():
+        return line
+    return "".join(char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode("ascii") for char in line)
+
+
+def shown(name: str) -> str:
+    """A name of a file for a message: escaped, and without its middle where it is long."""
+    cut = name if len(name) <= _LONGEST else f"{name[: _LONGEST // 2]}...{name[3 - _LONGEST // 2 :]}"
+    return escaped(cut)
+
+
 class TensorkeepError(Exception):
     """Whatever tensorkeep itself refuses. `exit_code` is what the command line ends with."""
 
@@ -40,7 +57,7 @@ class FormatError(TensorkeepError, ValueError):
 
     def __init__(self, file: str, problem: str, *, hint: str = "") -> None:
         self.file, self.problem, self.hint = file, problem, hint
-        super().__init__(f"{file}: {problem}" + (f"\n  {hint}" if hint else ""))
+        super().__init__(f"{escaped(file)}: {escaped(problem)}" + (f"\n  {escaped(hint)}" if hint else ""))
 
 
 class CorruptError(TensorkeepError, ValueError):
@@ -70,9 +87,9 @@ class CorruptError(TensorkeepError, ValueError):
         self.file, self.path, self.span, self.found, self.wanted, self.also = file, path, span, found, wanted, tuple(also)
         more = f" (and {len(self.also)} more tensors in the same chunk)" if self.also else ""
         lines = [
-            f"{path}{more} in {file} is damaged: bytes {span[0]:,} to {span[1]:,}",
-            f"  digest found {found[:8]}...{found[-4:]}, wanted {wanted[:8]}...{wanted[-4:]}. {consequence}",
-            f"  `tensorkeep verify {file}` lists all damage; take another copy of the file, or leave the tensor out with only=.",
+            f"{shown(path)}{more} in {escaped(file)} is damaged: bytes {span[0]:,} to {span[1]:,}",
+            f"  digest found {found[:8]}...{found[-4:]}, wanted {escaped(wanted[:8])}...{escaped(wanted[-4:])}. {consequence}",
+            f"  `tensorkeep verify {escaped(file)}` lists all damage; take another copy of the file, or leave the tensor out with only=.",
         ]
         super().__init__("\n".join(lines))
 
@@ -88,7 +105,7 @@ class UnsupportedError(TensorkeepError, TypeError):
 
     def __init__(self, path: str, reason: str, *, hint: str = "") -> None:
         self.path, self.reason, self.hint = path, reason, hint
-        super().__init__(f"{path or '(the state itself)'}: {reason}" + (f"\n  {hint}" if hint else ""))
+        super().__init__(f"{shown(path) or '(the state itself)'}: {reason}" + (f"\n  {hint}" if hint else ""))
 
 
 class MismatchError(TensorkeepError, ValueError):
@@ -101,7 +118,7 @@ class MismatchError(TensorkeepError, ValueError):
 
     def __init__(self, file: str, report: object) -> None:
         self.file, self.report = file, report
-        super().__init__(f"{file} does not fit its target. Nothing was changed.\n{report}")
+        super().__init__(f"{escaped(file)} does not fit its target. Nothing was changed.\n{report}")
 
 
 class RestoreInterrupted(TensorkeepError, OSError):
@@ -116,9 +133,9 @@ class RestoreInterrupted(TensorkeepError, OSError):
 
     def __init__(self, file: str, problem: str, *, written: Sequence[str], intact: int) -> None:
         self.file, self.problem, self.written, self.intact = file, problem, tuple(written), intact
-        names = ", ".join(self.written[:5]) + (f" and {len(self.written) - 5} more" if len(self.written) > 5 else "")
+        names = ", ".join(map(shown, self.written[:5])) + (f" and {len(self.written) - 5} more" if len(self.written) > 5 else "")
         super().__init__(
-            f"{file}: {problem} during the copy into the target.\n"
+            f"{escaped(file)}: {escaped(problem)} during the copy into the target.\n"
             f"  Written, perhaps in part: {names or 'nothing'}; untouched: {intact}.\n"
             f"  Load once more from an intact file before you use the target."
         )

@@ -13,7 +13,7 @@ from tensorkeep import dtypes
 from tensorkeep.report import Problem
 from tensorkeep.selection import LEFT_OUT
 from tensorkeep.tensors import LazyTensor, Live
-from tensorkeep.tree import Captured, Packed, Tree, join, like, walk
+from tensorkeep.tree import Captured, Packed, Tree, brief, join, like, name_of, walk
 
 Result = Callable[[], Any]
 """Gives a restored value, once all bytes are in place."""
@@ -66,6 +66,7 @@ class Matcher:
         problems: what does not fit.
         copies: bytes to be read into live tensors.
         wanted: trees of the file to be built anew, with their bytes in memory of their own.
+        spare: those of them that a dict of the target has no key for: what is missing may be among them under another name.
         steps: changes made by the objects' own code, in order.
         finish: done last, when all bytes are in place.
         build: makes a part of the file anew; its bytes must be there.
@@ -86,6 +87,7 @@ class Matcher:
         self.copies: list[Copy] = []
         self.wanted: list[Tree] = []
         self.values: list[object] = []
+        self.spare: list[tuple[str, Tree]] = []
         self.steps: list[Step] = []
         self.finish: list[Callable[[], object]] = []
         self._absent: list[tuple[Problem, LazyTensor]] = []
@@ -98,6 +100,7 @@ class Matcher:
             What gives the restored value once the bytes are in place: the target's own object where that is filled.
         """
         if found is LEFT_OUT:
+            self.missing(target, path)  # what was selected there, and the file has not
             return lambda: live(target)
         if isinstance(target, LazyTensor):
             return self.tensor(target, found, path)
@@ -174,6 +177,10 @@ class Matcher:
         for leaf_path, leaf in walk(found, path):
             self.problems.append(Problem("unexpected", leaf_path, _describe(leaf), ""))
 
+    def leaves_to_spare(self) -> list[tuple[str, str]]:
+        """Path and description of the leaves in `spare`."""
+        return [(path, _describe(leaf)) for name, node in self.spare for path, leaf in walk(node, name)]
+
     def problem(self, kind: str, path: str, found: str, wanted: str, hint: str = "") -> None:
         self.problems.append(Problem(kind, path, found, wanted, hint))
 
@@ -187,7 +194,9 @@ class Matcher:
             inside, used = _lookup(found, key)
             taken.update(used)
             results.append((key, self.fit(child, inside, join(path, key))))
-        results += [(key, self.value(child)) for key, child in found.items() if key not in taken and child is not LEFT_OUT]
+        spare = [(key, child) for key, child in found.items() if key not in taken and child is not LEFT_OUT]
+        self.spare += [(join(path, key), child) for key, child in spare]
+        results += [(key, self.value(child)) for key, child in spare]
 
         def result() -> dict[Any, Any]:
             fresh = like(target)
@@ -262,7 +271,7 @@ def named(found: Tree, names: Iterable[str]) -> tuple[dict[str, Tree], dict[str,
             if type(child) is LazyTensor and type(key) is str:  # the rule, in one step
                 (taken if key in wanted else others)[key] = child
             else:
-                visit(child, str(key))
+                visit(child, name_of(key))
     else:
         visit(found, "")
     return taken, {name: node for name, node in others.items() if node is not LEFT_OUT}
@@ -272,7 +281,7 @@ def _lookup(found: dict[Any, Tree], key: object) -> tuple[Tree, set[Any]]:
     """The child of a key, and which keys of the file that used up. A flat file has "model.fc.weight" where a target has "model"."""
     if key in found:
         return found[key], {key}
-    text = str(key)
+    text = name_of(key)
     if text in found:  # a flat file has "0" where a target has 0
         return found[text], {text}
     prefix = f"{text}."
@@ -296,4 +305,4 @@ def _describe(node: Tree) -> str:
         return f"a {node.kind}"
     if isinstance(node, (dict, list, tuple, deque, set, frozenset)):
         return f"a {type(node).__name__} of {len(node)}"
-    return f"{type(node).__name__} {node!r:.40}"
+    return f"{type(node).__name__} {brief(node, 40)}"

@@ -3,10 +3,12 @@
 import io
 import os
 import sys
+from functools import partial
 from os import PathLike
 from typing import Any, BinaryIO
 
 from tensorkeep.backends import local
+from tensorkeep.container import LENGTH_BYTES, header_length
 from tensorkeep.contents import Contents
 from tensorkeep.errors import FormatError
 from tensorkeep.limits import DEFAULT_LIMITS, Limits
@@ -33,7 +35,8 @@ def open_contents(source: Source, *, verify: bool = True, mmap: bool | None = No
         return _of_stream(source, verify=verify, limits=limits)
     name = os.fsdecode(source)
     if local.is_stream(name):
-        data = memoryview(local.read_stream(name, limit=sys.maxsize))
+        check = partial(_check_head, file=name, limits=limits)
+        data = memoryview(local.read_stream(name, limit=sys.maxsize, head=LENGTH_BYTES, check=check))
         return read_contents(MemoryFile(data, name), verify=verify, mmap=False, limits=limits)
     file = local.ReadFile(name)
     try:
@@ -43,9 +46,18 @@ def open_contents(source: Source, *, verify: bool = True, mmap: bool | None = No
         raise
 
 
+def _check_head(head: bytes, *, file: str, limits: Limits) -> None:
+    """Refuse a stream whose first bytes begin no file, before all of it is read: it may have no end."""
+    whole = len(head) == LENGTH_BYTES
+    if header_length(head, sys.maxsize if whole else len(head), file=file, limits=limits) < 2:
+        raise FormatError(file, "no safetensors file: it begins with zeros")
+
+
 def _of_stream(stream: Any, *, verify: bool, limits: Limits) -> Contents:
     if isinstance(stream, io.TextIOBase):
         raise TypeError(f"{stream!r} is open as text; open it with mode 'rb'")
+    if not hasattr(stream, "read"):
+        raise TypeError(f"a path or a binary file object is wanted, found {stream!r:.80}")
     data = stream.read()
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise TypeError(f"{stream!r}.read() gave {type(data).__name__}, bytes are wanted")
@@ -55,7 +67,8 @@ def _of_stream(stream: Any, *, verify: bool, limits: Limits) -> Contents:
 
 def of_bytes(data: "bytes | bytearray | memoryview", *, name: str, verify: bool, limits: Limits | None) -> Contents:
     """Open a file that is in memory."""
-    if not data:
+    view = memoryview(data)
+    if not view.nbytes:
         raise FormatError(name, "it is empty")
-    view = memoryview(data).cast("B") if not isinstance(data, memoryview) or data.format != "B" else data
+    view = view if view.format == "B" and view.ndim == 1 else view.cast("B")
     return read_contents(MemoryFile(view, name), verify=verify, mmap=False, limits=limits or DEFAULT_LIMITS)

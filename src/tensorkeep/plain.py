@@ -161,7 +161,7 @@ def _decode_dtype(document: object) -> "np.dtype[Any]":
     found = dtypes.parse(document)
     numpy = None if found is None else found.memory or found.numpy
     if numpy is None:
-        raise ValueError(f"an unknown dtype {document!r:.80}")
+        raise ValueError("an unknown dtype")
     return numpy
 
 
@@ -179,6 +179,8 @@ def _decode_scalar(document: object) -> object:
     dtype, content = _decode_dtype(described), decode_bytes(data)
     if dtype.itemsize != len(content):
         raise ValueError(f"a scalar of {dtype} has {dtype.itemsize} bytes")
+    if not dtypes.texts_are_valid(np.frombuffer(content, np.uint8), dtype):
+        raise ValueError("no text has such a character")
     return np.frombuffer(content, dtype)[0] if content else np.zeros((), dtype)[()]
 
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from tensorkeep.errors import shown
+
 _SHOWN: Final = 20  # lines of one kind that a message shows
 _COMPARED: Final = 200  # names that are looked through for one that is close: more would take quadratic time
 _HEADINGS: Final = {
@@ -43,7 +45,7 @@ class Problem:
 
     def __str__(self) -> str:
         parts = [part for part in (self.found and f"file has {self.found}", self.wanted and f"target has {self.wanted}") if part]
-        return f"{self.path or '(the whole)'}: {', '.join(parts)}" + (f" ({self.hint})" if self.hint else "")
+        return f"{shown(self.path) or '(the whole)'}: {shown(', '.join(parts))}" + (f" ({shown(self.hint)})" if self.hint else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Cast:
     count: int
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.source} became {self.target}, {self.changed:,} of {self.count:,} values changed"
+        return f"{shown(self.path)}: {self.source} became {self.target}, {self.changed:,} of {self.count:,} values changed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +112,10 @@ class Report:
 def _table(problems: list[Problem]) -> list[str]:
     rows = [
         (
-            problem.path or "(the whole)",
-            problem.found and f"file: {problem.found}",
-            problem.wanted and f"target: {problem.wanted}",
-            problem.hint and f"({problem.hint})",
+            shown(problem.path) or "(the whole)",
+            problem.found and f"file: {shown(problem.found)}",
+            problem.wanted and f"target: {shown(problem.wanted)}",
+            problem.hint and f"({shown(problem.hint)})",
         )
         for problem in problems[:_SHOWN]
     ]
@@ -129,18 +131,21 @@ def _shown(lines: list[str]) -> list[str]:
     return lines[:_SHOWN] + ([f"    ... and {len(lines) - _SHOWN:,} more"] if len(lines) > _SHOWN else [])
 
 
-def make_report(problems: Sequence[Problem], *, casts: Sequence[Cast] = (), renamed: Sequence[tuple[str, str]] = ()) -> Report:
-    """A report, with the hints that the names give away."""
+def make_report(problems: Sequence[Problem], *, renamed: Sequence[tuple[str, str]] = (), spare: Sequence[tuple[str, str]] = ()) -> Report:
+    """A report, with the hints that the names give away.
+
+    Args:
+        spare: path and description of what the file has beside, where that is no problem: it may be what is missing.
+    """
     missing = [problem.path for problem in problems if problem.kind == "missing"]
-    unexpected = [problem.path for problem in problems if problem.kind == "unexpected"]
-    hints = _prefix_hints(missing, unexpected)
-    if missing and unexpected and not hints:
+    others = [(problem.path, problem.found) for problem in problems if problem.kind == "unexpected"] + list(spare)
+    hints = _prefix_hints(missing, [path for path, _ in others])
+    if missing and others and not hints:
         of_spec: dict[str, list[str]] = {}
-        for problem in problems:
-            if problem.kind == "unexpected":
-                of_spec.setdefault(problem.found, []).append(problem.path)
+        for path, found in others:
+            of_spec.setdefault(found, []).append(path)
         problems = [_with_close_match(problem, of_spec.get(problem.wanted, [])) for problem in problems]
-    return Report(tuple(problems), tuple(casts), tuple(renamed), tuple(hints))
+    return Report(tuple(problems), renamed=tuple(renamed), hints=tuple(hints))
 
 
 def _with_close_match(problem: Problem, unexpected: list[str]) -> Problem:

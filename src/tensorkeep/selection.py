@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-from tensorkeep.tree import Captured, Tree, children, join, like, walk
+from tensorkeep.tree import Captured, Tree, children, join, like, name_of, walk
 
 Only = str | Callable[[str], bool]
 """A glob, of which `*` crosses dots, or a callable over the file's paths."""
@@ -42,7 +42,7 @@ def renamer(rename: Rename) -> Callable[[str], str]:
     """`rename` as a function over paths."""
     if callable(rename):
         return rename
-    pairs = list(rename.items()) if isinstance(rename, Mapping) else list(rename)
+    pairs = _pairs(rename)
     rules: list[Callable[[str], str | None]] = []
     exact: dict[str, str] = {}
     for pattern, new in pairs:
@@ -59,20 +59,63 @@ def renamer(rename: Rename) -> Callable[[str], str]:
     return renamed
 
 
+def _pairs(rename: Any) -> list[tuple[Pattern, str]]:
+    if isinstance(rename, Mapping):
+        return list(rename.items())
+    if isinstance(rename, (list, tuple)) and all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in rename):
+        return [(pattern, new) for pattern, new in rename]
+    raise TypeError(f"rename= takes a mapping, pairs of patterns or a callable, found {rename!r:.80}")
+
+
+def expected(tree: Tree, only: Only | None, rename: Rename | None) -> Callable[[str], bool]:
+    """Tells of a path of the target whether the file should have it: not where `only` left out what would have come there."""
+    selected = selector(only)
+    if only is None or rename is None:
+        return selected
+    renamed = renamer(rename)
+    left_out = {renamed(path) for path, _ in walk(tree) if not selected(path)}
+    back = [] if callable(rename) else [_back(pattern, new) for pattern, new in _pairs(rename)]
+
+    def wanted(path: str) -> bool:
+        origins = [path, *(origin for rule in back if (origin := rule(path)) is not None)]
+        origins = [origin for origin in origins if renamed(origin) == path]
+        return path not in left_out and (not origins or any(map(selected, origins)))
+
+    return wanted
+
+
+def _back(pattern: Pattern, new: str) -> Callable[[str], str | None]:
+    """From a new path to the old one. What a regular expression replaced cannot be told."""
+    return (lambda path: None) if isinstance(pattern, re.Pattern) else _rule(new, pattern)
+
+
 def _rule(pattern: Pattern, new: str) -> Callable[[str], str | None]:
     if isinstance(pattern, re.Pattern):
         return lambda path: pattern.sub(new, path) if pattern.search(path) else None
     stars = pattern.count("*")
     if new.count("*") != stars:
         raise ValueError(f"rename=: {pattern!r} and {new!r} need the same number of *")
-    compiled = re.compile("(.*)".join(map(re.escape, pattern.split("*"))), re.DOTALL)
+    if not stars:
+        return lambda path: new if path == pattern else None
+    first, *between = pattern.split("*")
+    last = between.pop()
     pieces = new.split("*")
 
     def rule(path: str) -> str | None:
-        match = compiled.fullmatch(path)
-        if match is None:
+        # As the regular expression `first(.*)between(.*)last` would, in linear time: the first star takes all it can, so each text
+        # between two stars stands as far right as it can. Backtracking over a path of a stranger's file may take for ever.
+        start, stop = len(first), len(path) - len(last)
+        if start > stop or not path.startswith(first) or not path.endswith(last):
             return None
-        return pieces[0] + "".join(group + piece for group, piece in zip(match.groups(), pieces[1:], strict=True))
+        groups: list[str] = []
+        for text in reversed(between):
+            at = path.rfind(text, start, stop)
+            if at < 0:
+                return None
+            groups.append(path[at + len(text) : stop])
+            stop = at
+        groups.append(path[start:stop])
+        return pieces[0] + "".join(group + piece for group, piece in zip(reversed(groups), pieces[1:], strict=True))
 
     return rule
 
@@ -93,8 +136,9 @@ def take(tree: Tree, only: Only | None, rename: Rename | None) -> tuple[Tree, li
     new_paths = _new_paths(tree, renamer(rename))
     moved: list[tuple[str, str, Tree]] = []
     tree = _without_moved(tree, "", new_paths, moved)
-    for old, new, node in moved:
-        _insert(tree, old, new, node)
+    index: dict[int, Names] = {}
+    for old, new, node in sorted(moved, key=lambda move: children(move[2]) is None):  # containers first: leaves may go into them
+        _insert(tree, old, new, node, index)
     return tree, [(old, new) for old, new in new_paths.items() if old != new]
 
 
@@ -118,6 +162,8 @@ def _new_paths(tree: Tree, renamed: Callable[[str], str]) -> dict[str, str]:
         new_paths[path] = new = renamed(path)
         if not isinstance(new, str):
             raise TypeError(f"rename= gave {new!r:.80} for {path!r}; a path is wanted")
+        if path and not new:
+            raise ValueError(f"rename= gave an empty path for {path!r}")
     return new_paths
 
 
@@ -167,26 +213,46 @@ def _copied(node: Tree, items: Iterable[tuple[Any, Tree]]) -> Tree:
     return deque(kept, node.maxlen) if isinstance(node, deque) else type(node)(kept)
 
 
-def _insert(tree: Tree, old: str, new: str, leaf: Tree) -> None:
-    """Put a leaf under its new path: into the deepest dict on the way there, under the rest as its key."""
+Names = dict[str, Tree]
+"""The children of a container by the names of their keys."""
+
+
+def _insert(tree: Tree, old: str, new: str, moved: Tree, index: dict[int, Names]) -> None:
+    """Put a node under its new path: into the deepest container on the way there, of which a list must have a gap for it.
+
+    Args:
+        index: the names in each container that was looked into; kept from call to call.
+    """
     node, rest = tree, new
-    while isinstance(node, Captured):
-        node = node.state
-    while isinstance(node, dict):
-        below = _child_on_the_way(node, rest)
-        if below is None:
-            if rest in node:
-                raise ValueError(f"rename=: {old!r} and another tensor would both be {new!r}")
-            node[rest] = leaf
-            return
-        node, rest = below
-    raise ValueError(f"rename=: there is no place for {new!r} in the file's structure")
+    while True:
+        while isinstance(node, Captured):
+            node = node.state
+        if id(node) not in index:
+            index[id(node)] = {name_of(key): child for key, child in children(node) or ()}
+        names = index[id(node)]
+        name = _on_the_way(names, rest)
+        if not name:
+            break
+        node, rest = names[name], rest[len(name) + 1 :]
+    if names.get(rest, LEFT_OUT) is not LEFT_OUT:
+        raise ValueError(f"rename=: {old!r} and another tensor would both be {new!r}")
+    if isinstance(node, dict):
+        node[rest] = moved
+    elif isinstance(node, (list, deque)) and rest in names:
+        node[int(rest)] = moved
+    else:
+        raise ValueError(f"rename=: there is no place for {new!r} in the file's structure")
+    names[rest] = moved
 
 
-def _child_on_the_way(node: dict[Any, Tree], rest: str) -> tuple[Tree, str] | None:
-    for key, child in node.items():
+def _on_the_way(names: Names, rest: str) -> str:
+    """The name of the container that a path leads through, or ""."""
+    dot = rest.find(".")
+    while dot >= 0:
+        child = names.get(rest[:dot], LEFT_OUT)
         while isinstance(child, Captured):
             child = child.state
-        if isinstance(child, dict) and rest.startswith(f"{key}."):
-            return child, rest[len(str(key)) + 1 :]
-    return None
+        if children(child) is not None and dot:
+            return rest[:dot]
+        dot = rest.find(".", dot + 1)
+    return ""

@@ -28,7 +28,7 @@ from tensorkeep.dtypes import DType
 from tensorkeep.errors import FormatError, UnsupportedError
 from tensorkeep.limits import Limits
 from tensorkeep.tensors import Array, LazyTensor, TensorSpec, as_bytes
-from tensorkeep.tree import Captured, Packed, Tree, join
+from tensorkeep.tree import Captured, Packed, Tree, brief, join, name_of
 
 FACTORIES: Final[dict[str, type]] = {kind.__name__: kind for kind in (list, dict, set, tuple, int, float, complex, bool, str, bytes)}
 """What a defaultdict may make: nothing else can be kept."""
@@ -133,7 +133,7 @@ class _Encoder:
         prefix = f"{path}." if path else ""
         items: list[object] = []
         for key, child in node.items():
-            inner = prefix + (key if type(key) is str else str(key))
+            inner = prefix + (key if type(key) is str else name_of(key))
             if type(child) is LazyTensor and type(key) is str and self.plain_tensor(child, inner):
                 items.append(key)  # what a state_dict is made of
                 continue
@@ -243,7 +243,10 @@ def decode(document: object, stored: Mapping[str, LazyTensor], *, framework: str
         FormatError: it breaks the layout or a limit, or refers to a tensor that is not there, or leaves one out.
     """
     decoder = _Decoder(stored, framework, file, limits)
-    tree = decoder.node(document, "", 0)
+    try:
+        tree = decoder.node(document, "", 0)
+    except RecursionError:
+        raise decoder.wrong("nested deeper than this process can follow") from None
     if len(decoder.nodes) != len(stored):
         missed = next(path for path in stored if path not in decoder.nodes)
         raise FormatError(file, f"the structure never refers to the tensor {missed!r} of the header")
@@ -253,8 +256,10 @@ def decode(document: object, stored: Mapping[str, LazyTensor], *, framework: str
 class _Decoder:
     def __init__(self, stored: Mapping[str, LazyTensor], framework: str, file: str, limits: Limits) -> None:
         self.stored, self.framework, self.file, self.limits = stored, framework, file, limits
-        self.nodes: dict[str, tuple[object, object, LazyTensor]] = {}
-        self.values = 0
+        self.nodes: dict[str, LazyTensor] = {}
+        self.said: dict[str, tuple[object, object]] = {}  # dtype and framework, of those whose node names them
+        self.packed_paths: set[str] = set()
+        self.values = self.path_chars = 0
 
     def wrong(self, problem: str) -> FormatError:
         return FormatError(self.file, f"its structure is broken: {problem}")
@@ -272,44 +277,70 @@ class _Decoder:
             raise self.wrong('a bare number with a fraction, where {"float": ...} is wanted')
         return document  # null, a boolean, an integer or a text
 
-    def check(self, depth: int) -> None:
+    def check(self, depth: int, inside: object = (), path: str = "") -> None:
+        """Refuse what passes a limit, before the children of a node are made: their paths repeat its own, however long that is."""
         if depth > self.limits.depth:
             raise self.wrong(f"nested deeper than {self.limits.depth}")
-        if self.values > self.limits.values:
+        count = len(inside) if isinstance(inside, list) else 0
+        if self.values + count > self.limits.values:
             raise self.wrong(f"more than {self.limits.values:,} values")
+        self.path_chars += count * (len(path) + 2)
+        if self.path_chars > self.limits.path_chars:
+            raise self.wrong(f"more than {self.limits.path_chars:,} characters in its paths")
 
     def children(self, document: object, path: str, depth: int) -> list[Tree]:
-        self.check(depth)
+        self.check(depth, document, path)
         if not isinstance(document, list):
-            raise self.wrong(f"a list is wanted, found {document!r:.60}")
+            raise self.wrong(f"a list is wanted, found {brief(document)}")
         return [self.node(child, join(path, number), depth + 1) for number, child in enumerate(document)]
 
-    def items(self, document: object, path: str, depth: int) -> list[tuple[Any, Tree]]:
-        self.check(depth)
+    def entries(self, document: object, path: str, depth: int) -> dict[Any, Tree]:
+        self.check(depth, document, path)
         if not isinstance(document, list):
-            raise self.wrong(f"a list of pairs is wanted, found {document!r:.60}")
+            raise self.wrong(f"a list of pairs is wanted, found {brief(document)}")
         prefix = f"{path}." if path else ""
-        pairs = [(item, self.plain_tensor(prefix + item)) if type(item) is str else self.pair(item, path, depth) for item in document]
-        if len(self.unique([key for key, _ in pairs])) != len(pairs):
+        stored, met, framework = self.stored, self.nodes, self.framework
+        keys: list[Any] = []
+        nodes: list[Tree] = []
+        for item in document:
+            if type(item) is not str:
+                key, node = self.pair(item, path, depth)
+                keys.append(key)
+                nodes.append(node)
+                continue
+            # A tensor by its path alone: the dtype of the header, the framework of the file. Most of a structure is these.
+            name = prefix + item
+            tensor = stored.get(name)
+            if tensor is None or name in met:
+                tensor = self.tensor({"tensor": name})
+            else:
+                tensor.framework = framework
+                met[name] = tensor
+            keys.append(item)
+            nodes.append(tensor)
+        self.values += len(nodes)
+        self.refuse_collisions(keys)
+        entries = dict(zip(keys, nodes, strict=True))
+        if len(entries) != len(keys):
             raise self.wrong("a dict has a key twice")
-        return pairs
+        return entries
 
     def pair(self, item: object, path: str, depth: int) -> tuple[Any, Tree]:
         if not isinstance(item, list) or len(item) != 2:
-            raise self.wrong(f"a pair of key and node is wanted, found {item!r:.60}")
+            raise self.wrong(f"a pair of key and node is wanted, found {brief(item)}")
         key = item[0] if type(item[0]) is str else self.hashable(item[0], depth)
         return key, self.node(item[1], join(path, key), depth + 1)
 
-    def unique(self, keys: list[Any]) -> dict[Any, None]:
-        """The keys without repetition. Refuses those made to collide, which would take quadratic time."""
-        if not all(type(key) is str for key in keys):  # texts are hashed with a secret
-            try:
-                most = max(Counter(map(hash, keys)).values(), default=0)
-            except TypeError as error:
-                raise self.wrong(f"a key that cannot be one: {error}") from None
-            if most > 64:
-                raise self.wrong(f"{most} keys with the same hash")
-        return dict.fromkeys(keys)
+    def refuse_collisions(self, keys: list[Any]) -> None:
+        """Refuse keys made to collide: a dict of them would take quadratic time."""
+        if set(map(type, keys)) <= {str}:  # texts are hashed with a secret
+            return
+        try:
+            most = max(Counter(map(hash, keys)).values(), default=0)
+        except TypeError as error:
+            raise self.wrong(f"a key that cannot be one: {error}") from None
+        if most > 64:
+            raise self.wrong(f"{most} keys with the same hash")
 
     def hashable(self, document: object, depth: int) -> Any:
         self.check(depth)
@@ -318,48 +349,43 @@ class _Decoder:
             inside = document[tag]
             if not isinstance(inside, list):
                 raise self.wrong(f"a {tag} is a list")
+            self.check(depth, inside)
             items = [self.hashable(item, depth + 1) for item in inside]
             return tuple(items) if tag == "tuple" else self.set_of(items, frozenset)
         if isinstance(document, (list, float)):
-            raise self.wrong(f"a key that is {document!r:.60}")
+            raise self.wrong(f"a key that is {brief(document)}")
         return self.value(document) if isinstance(document, dict) else document
 
     def set_of(self, items: list[Any], kind: type) -> Any:
-        if len(self.unique(items)) != len(items):
+        self.refuse_collisions(items)
+        made = kind(items)
+        if len(made) != len(items):
             raise self.wrong("a set has an item twice")
-        return kind(items)
-
-    def plain_tensor(self, path: str) -> LazyTensor:
-        """A tensor by its path alone: the dtype of the header, the framework of the file."""
-        self.values += 1
-        if path in self.nodes or (stored := self.stored.get(path)) is None:
-            return self.tensor({"tensor": path})
-        stored.framework = self.framework
-        self.nodes[path] = (None, self.framework, stored)
-        return stored
+        return made
 
     def tensor(self, document: dict[str, Any]) -> LazyTensor:
         path = document["tensor"]
         described, framework = document.get("dtype"), document.get("as", self.framework)
         if type(path) is str and (known := self.nodes.get(path)) is not None:
-            if known[0] != described or known[1] != framework:
+            if self.said.get(path, (None, self.framework)) != (described, framework):
                 raise self.wrong(f"the tensor {path!r} occurs as two dtypes or frameworks")
-            return known[2]
+            return known
         stored = self.stored.get(path) if type(path) is str else None
         if stored is None:
-            raise self.wrong(f"it refers to a tensor {path!r:.80}, which the header does not have")
+            raise self.wrong(f"it refers to a tensor {brief(path)}, which the header does not have")
         if not isinstance(framework, str):
-            raise self.wrong(f"the framework of {path!r} is {framework!r:.40}")
+            raise self.wrong(f"the framework of {path!r} is {brief(framework)}")
         if described is not None:
             stored.spec = self.logical(stored.spec, described, path)
         stored.framework = framework
-        self.nodes[path] = (described, framework, stored)
+        self.nodes[path] = stored
+        self.said[path] = (described, framework)
         return stored
 
     def logical(self, spec: TensorSpec, described: object, path: str) -> TensorSpec:
         dtype = dtypes.parse(described)
         if dtype is None or dtype.stored != spec.dtype.name:
-            raise self.wrong(f"the tensor {path!r} is said to be {described!r:.80}, but is stored as {spec.dtype}")
+            raise self.wrong(f"the tensor {path!r} is said to be {brief(described)}, but is stored as {spec.dtype}")
         if dtype.tail is None:
             return TensorSpec(dtype, spec.shape)
         if not spec.shape or spec.shape[-1] != dtype.tail:
@@ -369,7 +395,7 @@ class _Decoder:
     def tagged(self, document: dict[str, Any], path: str, depth: int) -> Tree:
         tag = next(iter(document), "")
         if tag == "dict":
-            return dict(self.items(document[tag], path, depth))
+            return self.entries(document[tag], path, depth)
         if tag == "tuple":
             return tuple(self.children(document[tag], path, depth))
         if tag == "packed":
@@ -377,7 +403,7 @@ class _Decoder:
         if tag == "object":
             kind, cls = document[tag], document.get("class")
             if not isinstance(kind, str) or not isinstance(cls, str):
-                raise self.wrong(f"an object without kind or class: {document!r:.60}")
+                raise self.wrong(f"an object without kind or class: {brief(document)}")
             self.check(depth)
             return Captured(kind, cls, self.node(document.get("state"), path, depth + 1))
         if tag in ("OrderedDict", "Counter", "defaultdict"):
@@ -385,6 +411,7 @@ class _Decoder:
         if tag in ("set", "frozenset"):
             if not isinstance(document[tag], list):
                 raise self.wrong(f"a {tag} is a list")
+            self.check(depth, document[tag])
             return self.set_of([self.hashable(item, depth + 1) for item in document[tag]], set if tag == "set" else frozenset)
         if tag == "deque":
             most = document.get("maxlen")
@@ -395,17 +422,17 @@ class _Decoder:
         return self.value(document)
 
     def dictlike(self, tag: str, document: dict[str, Any], path: str, depth: int) -> dict[Any, Any]:
-        pairs = self.items(document[tag], path, depth)
+        entries = self.entries(document[tag], path, depth)
         if tag == "Counter":
             counter: Counter[Any] = Counter()
-            dict.update(counter, pairs)
+            dict.update(counter, entries)
             return counter
         if tag == "defaultdict":
             factory = document.get("factory")
             if factory is not None and not (isinstance(factory, str) and factory in FACTORIES):
-                raise self.wrong(f"a defaultdict that makes {factory!r:.40}")
-            return defaultdict(None if factory is None else FACTORIES[factory], pairs)
-        ordered = OrderedDict(pairs)
+                raise self.wrong(f"a defaultdict that makes {brief(factory)}")
+            return defaultdict(None if factory is None else FACTORIES[factory], entries)
+        ordered = OrderedDict(entries)
         if (metadata := document.get("metadata")) is not None:
             ordered._metadata = self.node(metadata, join(path, "_metadata"), depth + 1)  # type: ignore[attr-defined]  # where PyTorch keeps module versions
         return ordered
@@ -413,8 +440,11 @@ class _Decoder:
     def packed(self, document: dict[str, Any]) -> Packed:
         kind = document["packed"]
         if "tensor" not in document or kind not in ("str", "bytes", "list", "tuple"):
-            raise self.wrong(f"a packed value of an unknown kind: {document!r:.60}")
+            raise self.wrong(f"a packed value of an unknown kind: {brief(document)}")
         tensor = self.tensor(document)
+        if tensor.name in self.packed_paths:
+            raise self.wrong(f"the packed {kind} {tensor.name!r:.80} occurs twice: each would be made anew, however long it is")
+        self.packed_paths.add(tensor.name)
         wanted = (dtypes.U8,) if kind in ("str", "bytes") else tuple(_NUMBERS.values())
         if tensor.dtype not in wanted or len(tensor.shape) != 1:
             raise self.wrong(f"{tensor!r} cannot be a packed {kind}")
@@ -432,4 +462,4 @@ class _Decoder:
         try:
             return decode(document[tag])
         except (ValueError, OverflowError, TypeError) as error:
-            raise self.wrong(f"a {tag} that is none: {document[tag]!r:.60} ({error})") from None
+            raise self.wrong(f"a {tag} that is none: {brief(document[tag])} ({error})") from None

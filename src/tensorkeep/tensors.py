@@ -172,8 +172,7 @@ class LazyTensor(msgspec.Struct, gc=False, eq=False):
             row = int(first) + (self.shape[0] if first < 0 else 0)
             if not 0 <= row < self.shape[0]:
                 raise IndexError(f"row {int(first)} of {self!r}, which has {self.shape[0]}")
-            rows = self._block(row, row + 1)[0]
-            return rows[rest] if rest else rows
+            return self._block(row, row + 1)[(0, *rest)]
         if isinstance(first, slice) and self.shape:
             start, stop, step = first.indices(self.shape[0])
             if step < 0:

@@ -6,6 +6,7 @@ of its state), and leaves: `LazyTensor`, `Packed`, and plain values. Two places 
 Lives here: the two node classes, children and paths. Lives elsewhere: what the leaves look like in a file (structure).
 """
 
+import reprlib
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from typing import Any, Final, Literal
@@ -63,9 +64,39 @@ class Packed:
         return tuple(items) if self.kind == "tuple" else items
 
 
+class _Brief(reprlib.Repr):
+    """Values as Python writes them, shortened before the work is done, and however deep: a stranger's file may hold any."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = 60
+
+    def repr_int(self, value: int, level: int) -> str:
+        return repr(value) if value.bit_length() < 200 else f"an int of {value.bit_length():,} bits"
+
+
+_brief: Final = _Brief()
+
+
+def brief(value: object, longest: int = 60) -> str:
+    """A value in so many characters at most, for messages and tables."""
+    text = _brief.repr(value)
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def name_of(key: object) -> str:
+    """A key as it stands in a path. Python refuses to spell an int of more than 4,300 digits: such a key is told by its size."""
+    if type(key) is str:
+        return key
+    try:
+        return str(key)
+    except ValueError:
+        return hex(key) if type(key) is int else f"a {type(key).__name__} of huge ints"
+
+
 def join(path: str, key: object) -> str:
     """The path of a child: the keys from the root joined by dots, unescaped."""
-    name = key if type(key) is str else str(key)
+    name = key if type(key) is str else name_of(key)
     return f"{path}.{name}" if path else name
 
 

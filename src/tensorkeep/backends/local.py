@@ -72,8 +72,14 @@ def is_stream(path: Path) -> bool:
     return kind_of(path) == "stream"
 
 
-def read_stream(path: Path, *, limit: int) -> bytes:
+def read_stream(path: Path, *, limit: int, head: int = 0, check: Callable[[bytes], object] | None = None) -> bytes:
     """All bytes of a pipe or character device.
+
+    Args:
+        path: of the stream.
+        limit: most bytes to take.
+        head: how many bytes `check` wants.
+        check: raises if these cannot be the beginning of what is wanted: `/dev/zero` never ends.
 
     Raises:
         FormatError: there are more than `limit`.
@@ -81,6 +87,13 @@ def read_stream(path: Path, *, limit: int) -> bytes:
     pieces, left = [], limit
     fd = _open_stream(path, os.O_RDONLY)
     try:
+        if check is not None:
+            first = b""
+            while len(first) < head and (piece := os.read(fd, head - len(first))):
+                first += piece
+            left -= len(first)
+            pieces.append(first)
+            check(first)
         while piece := os.read(fd, _PIECE_BYTES):
             left -= len(piece)
             if left < 0:
@@ -202,6 +215,8 @@ class ReadFile:
 
     def _read(self, offset: int, into: Sequence[memoryview]) -> int:
         """One call. A short read is no error."""
+        if self.fd < 0:
+            raise OSError(errno.EBADF, "the file was closed; open it again", self.name)
         try:
             if capabilities.in_use.positional:
                 return os.preadv(self.fd, into, offset)

@@ -15,6 +15,7 @@ import click
 
 import tensorkeep as tk
 from tensorkeep.cli import output
+from tensorkeep.errors import escaped
 
 if TYPE_CHECKING:
     from tensorkeep.nn import Network
@@ -110,7 +111,7 @@ class _Demo:
         self.done.append({"step": title, "result": said, "seconds": round(seconds, 3)})
         if not self.quiet:
             for line in said.split("\n"):
-                output.say(f"   {output.escaped(line)}".rstrip())
+                output.say(f"   {escaped(line)}".rstrip())
             output.say(f"   {output.styled(f'{seconds:.2f} s', dim=True)}")
             output.say()
 

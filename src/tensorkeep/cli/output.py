@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import click
 
+from tensorkeep.errors import escaped as escaped
+
 SCHEMA: Final = 1  # of every JSON document; a change that breaks readers gives another number
 _PATIENCE_S: Final = 0.5  # work that is done sooner needs no progress bar
 _TICK_S: Final = 0.1  # between two drawings of it
@@ -52,14 +54,6 @@ def prepare() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-
-
-def escaped(text: object) -> str:
-    """Text of a file or a caller, with everything that a terminal might obey or hide spelled out."""
-    line = str(text)
-    if line.isprintable():
-        return line
-    return "".join(char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode("ascii") for char in line)
 
 
 def lines_escaped(text: str) -> str:
@@ -136,12 +130,20 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and math.isfinite(value):
         return float(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {value_text(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(inner) for inner in value]
     if is_dataclass(value):
         return _plain(members(value))
-    return str(value)
+    return value_text(value)
+
+
+def value_text(value: object) -> str:
+    """A value as text. Python refuses to spell ints of more than 4,300 digits, alone or inside a set or a range."""
+    try:
+        return str(value)
+    except ValueError:
+        return hex(value) if isinstance(value, int) else f"a {type(value).__name__} of huge ints"
 
 
 def size(nbytes: int) -> str:

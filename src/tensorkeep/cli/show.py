@@ -7,6 +7,7 @@ import click
 
 import tensorkeep as tk
 from tensorkeep.cli import output
+from tensorkeep.errors import escaped
 
 if TYPE_CHECKING:
     from tensorkeep.tensors import LazyTensor
@@ -36,7 +37,7 @@ def command(file: str, tensor: str | None, as_json: bool) -> None:
 
 
 def _lines(summary: "Summary") -> list[str]:
-    escaped, size = output.escaped, output.size
+    size = output.size
     written = f", by {escaped(summary.writer)}" if summary.writer else ""
     checked = f"every byte can be checked (root {summary.root[:16]})" if summary.digests else "no digests: nothing to check against"
     mix = ", ".join(f"{dtype} {size(share.nbytes)}" for dtype, share in summary.dtypes.items())
@@ -54,7 +55,7 @@ def _lines(summary: "Summary") -> list[str]:
         values = [(value.path or "(the state)", _times(value.count), value.text) for value in summary.values]
         lines += ["", *output.table(values, right=(1,))]
     if summary.metadata:
-        metadata = [(key, str(value)) for key, value in summary.metadata.items()]
+        metadata = [(key, output.value_text(value)) for key, value in summary.metadata.items()]
         lines += ["", "  metadata", *output.table(metadata, indent="    ", shrink=1)]
     return lines
 
@@ -74,12 +75,15 @@ def _show_tensor(file: str, path: str, *, as_json: bool) -> None:
             facts = {"dtype": str(tensor.dtype), "shape": tensor.shape, "nbytes": tensor.nbytes, "first": first}
             output.print_json({"command": "show", "file": file, "path": path, **facts})
             return
-        output.say(f"{output.styled(output.escaped(path), bold=True)}: {tensor.spec}, {output.size(tensor.nbytes)}")
-        output.say("  " + ", ".join(map(output.escaped, first)) + (", ..." if tensor.spec.count > len(first) else ""))
+        output.say(f"{output.styled(escaped(path), bold=True)}: {tensor.spec}, {output.size(tensor.nbytes)}")
+        output.say("  " + ", ".join(map(escaped, first)) + (", ..." if tensor.spec.count > len(first) else ""))
 
 
 def _first(tensor: "LazyTensor") -> list[Any]:
     """Its first elements; reads and checks no more than their rows."""
     each = prod(tensor.shape[1:])
     some = tensor[: -(-_FIRST // each)] if tensor.shape and each and tensor.dtype.bits >= 8 else tensor.numpy()
-    return [element.item() if hasattr(element, "item") else element for element in some.reshape(-1)[:_FIRST]]
+    try:
+        return [element.item() if hasattr(element, "item") else element for element in some.reshape(-1)[:_FIRST]]
+    except (SystemError, ValueError):  # NumPy's words for a character beyond Unicode's last
+        return ["(a text that is none)"]

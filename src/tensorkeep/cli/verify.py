@@ -6,7 +6,7 @@ import click
 
 import tensorkeep as tk
 from tensorkeep.cli import output
-from tensorkeep.errors import EXIT_FAILED, EXIT_FINDING, EXIT_OK
+from tensorkeep.errors import EXIT_FAILED, EXIT_FINDING, EXIT_OK, escaped
 
 if TYPE_CHECKING:
     from tensorkeep.verbs.verify import Verdict
@@ -41,7 +41,7 @@ def command(files: tuple[str, ...], as_json: bool) -> int:
 
 
 def _lines(verdict: "Verdict") -> list[str]:
-    name, styled = output.escaped(verdict.file), output.styled
+    name, styled = escaped(verdict.file), output.styled
     if verdict.intact:
         return [f"{name}: {styled('intact', fg='green')}, every one of {verdict.nbytes:,} bytes (root {verdict.root[:16]})"]
     if verdict.unverified:

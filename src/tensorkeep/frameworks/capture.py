@@ -16,7 +16,7 @@ from tensorkeep.frameworks.numpy import LiveArray
 from tensorkeep.frameworks.protocols import Adapter
 from tensorkeep.limits import Limits
 from tensorkeep.tensors import LazyTensor, Live
-from tensorkeep.tree import Captured, Packed, Tree, join, like
+from tensorkeep.tree import Captured, Packed, Tree, join, like, name_of
 
 _DICTS: Final = (dict, OrderedDict, defaultdict, Counter)
 _SEQUENCES: Final = (list, tuple, deque)
@@ -76,7 +76,7 @@ class _Capture:
         fresh = like(value)
         prefix = f"{path}." if path else ""
         for key, child in value.items():
-            fresh[key] = self.node(child, prefix + (key if type(key) is str else str(key)), depth + 1)
+            fresh[key] = self.node(child, prefix + (key if type(key) is str else name_of(key)), depth + 1)
         self.open.discard(id(value))
         return fresh
 

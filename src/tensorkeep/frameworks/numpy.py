@@ -115,7 +115,8 @@ class NumpyArrays:
     """Arrays over bytes of a file."""
 
     def build(self, placed: Placed, spec: TensorSpec, device: str | None) -> object:
-        return as_array(*placed, spec)
+        buffer, offset = placed
+        return as_array(buffer, offset, spec)
 
 
 ADAPTER: Final = NumpyAdapter()

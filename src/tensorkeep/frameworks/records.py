@@ -62,12 +62,18 @@ class RecordsAdapter:
             raise ValueError(f"a {node.cls} without named fields")
         if node.kind == "records.bag":
             bag = _BAGS.get(node.cls)
-            return state if bag is None else bag(**state)
+            if bag is None:
+                return state
+            made = bag()
+            vars(made).update(state)  # by no call: a name such as `self` or `__class__` is an attribute like any other
+            return made
         cls = types.get(node.cls)
         if node.kind == "records.namedtuple":
             if cls is None:
                 return tuple(state.values())
-            return cls._make(_ordered(cls, tuple(getattr(cls, "_fields", ())), state))  # type: ignore[attr-defined]  # a named tuple by what was saved
+            if not (issubclass(cls, tuple) and hasattr(cls, "_make")):
+                raise ValueError(f"{node.cls} in types= is no named tuple, but the file has one of that name")
+            return cls._make(_ordered(cls, tuple(getattr(cls, "_fields", ())), state))
         if cls is None:
             return state
         if not dataclasses.is_dataclass(cls):

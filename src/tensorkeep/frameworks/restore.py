@@ -4,6 +4,7 @@ Without a target, containers and values are built anew around the file's tensors
 names, shapes and dtypes of the whole load have been checked before the first change.
 """
 
+import dataclasses
 import signal
 import threading
 import warnings
@@ -24,8 +25,10 @@ from tensorkeep.matching import Copy, Matcher, Result, Step
 from tensorkeep.progress import Progress
 from tensorkeep.report import Cast, make_report
 from tensorkeep.selection import LEFT_OUT
-from tensorkeep.tensors import LazyTensor, Live, as_array
+from tensorkeep.tensors import LazyTensor, Live, TensorSpec, as_array
 from tensorkeep.tree import Captured, Packed, Tree, like, tensors
+
+Build = Callable[[Placed, TensorSpec, str | None], object]
 
 
 class Builder:
@@ -43,24 +46,26 @@ class Builder:
     ) -> None:
         self.file, self.device, self.types = file, device, types or {}
         self.forced: Arrays | None = None if framework is None else table.arrays(framework, forced=True)
-        self.numpy = cast(Arrays, table.arrays("numpy"))
-        self.by_framework: dict[str, Arrays] = {}
+        self.builds: dict[str, Build] = {}  # by framework
         self.placed: Placement = _nowhere
         self.made: dict[int, object] = {}  # by id of the LazyTensor: a tied tensor is made once
 
     def tensor(self, tensor: LazyTensor) -> object:
-        made = self.made.get(id(tensor))
+        key = id(tensor)
+        made = self.made.get(key)
         if made is None:
-            made = self.made[id(tensor)] = self.make(tensor, self.placed(tensor))
+            build = self.builds.get(tensor.framework) or self.find(tensor.framework)
+            made = self.made[key] = build(self.placed(tensor), tensor.spec, self.device)
         return made
 
     def make(self, tensor: LazyTensor, placed: Placed) -> object:
-        arrays = self.forced or self.by_framework.get(tensor.framework) or self.arrays(tensor.framework)
-        return arrays.build(placed, tensor.spec, self.device)
+        return self.find(tensor.framework)(placed, tensor.spec, self.device)
 
-    def arrays(self, framework: str) -> Arrays:
-        found = self.by_framework[framework] = table.arrays(framework) or self.numpy
-        return found
+    def find(self, framework: str) -> Build:
+        """How to make tensors that were saved as a framework's; NumPy's arrays where it is not imported."""
+        arrays = self.forced or table.arrays(framework) or cast(Arrays, table.arrays("numpy"))
+        self.builds[framework] = arrays.build
+        return arrays.build
 
     def build(self, node: Tree) -> Any:
         """A part of a tree as a state."""
@@ -97,8 +102,12 @@ class Builder:
         return tuple(items) if node.kind == "tuple" else items
 
     def captured(self, node: Captured) -> object:
-        state = self.build(node.state)
         adapter = table.of_kind(node.kind)
+        inside = self
+        if node.kind.startswith("rng."):  # NumPy's generators take arrays of NumPy alone
+            inside = Builder(self.file, framework="numpy", types=self.types)
+            inside.placed = self.placed
+        state = inside.build(node.state)
         if adapter is None or node.kind not in adapter.kinds:
             return state
         try:
@@ -149,7 +158,7 @@ def into(
     )
     result = matcher.fit(live, tree, "")
     matcher.settle()
-    report = make_report(matcher.problems, renamed=renamed)
+    report = make_report(matcher.problems, renamed=renamed, spare=matcher.leaves_to_spare() if matcher.problems else ())
     if matcher.problems and strict:
         raise MismatchError(contents.file, report)
     before = contents.storage.identity()
@@ -165,7 +174,7 @@ def into(
         for finish in matcher.finish:
             finish()
     if matcher.problems or prepared.casts:
-        report = make_report(matcher.problems, casts=prepared.casts, renamed=renamed)
+        report = dataclasses.replace(report, casts=tuple(prepared.casts))
         what = "fits only in part" if matcher.problems else "was converted"
         warnings.warn(TensorkeepWarning(f"{contents.file} {what}:\n{report}", report=report), stacklevel=4)
     return state

@@ -53,17 +53,19 @@ class RngAdapter:
                 bits = kind()
                 made = np.random.Generator(bits) if node.kind == "rng.generator" else bits
             _set(made, state)
+            _check(made)
         except (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError) as error:
             raise ValueError(f"no state of a {node.cls}: {error}") from error
         return made
 
     def plan(self, target: Captured, state: Tree, path: str, matcher: Matcher) -> Result:
-        loaded, obj = matcher.value(state), target.origin
+        # Brought back as a generator of its own first: so what is no state is refused before anything is changed.
+        loaded, obj = matcher.value(Captured(target.kind, target.cls, state)), target.origin
         former: list[Any] = []
 
         def apply() -> None:
             former.append(_get(obj))
-            _set(obj, loaded())
+            _set(obj, _get(loaded()))
 
         def undo() -> None:
             for before in former:
@@ -71,6 +73,14 @@ class RngAdapter:
 
         matcher.steps.append(Step(path, apply, undo))
         return lambda: obj
+
+
+def _check(made: Any) -> None:
+    """NumPy takes any place in a block of numbers for where to go on, and would then read beyond it."""
+    state = {} if isinstance(made, random.Random) else _get(made)
+    place, most = (state["state"].get("pos", 0), 624) if "pos" in state.get("state", ()) else (state.get("buffer_pos", 0), 4)
+    if not 0 <= place <= most:
+        raise ValueError(f"it stands at number {place} of {most}")
 
 
 def _get(obj: Any) -> Any:

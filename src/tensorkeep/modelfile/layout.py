@@ -16,6 +16,7 @@ from tensorkeep import structure
 from tensorkeep._version import __version__
 from tensorkeep.chunks import DIGEST_BYTES, Grid, digest, grid_of
 from tensorkeep.container import METADATA, Span, lay_out, render_header
+from tensorkeep.dtypes import BOOL, are_bools
 from tensorkeep.errors import UnsupportedError
 from tensorkeep.limits import DEFAULT_LIMITS, Limits
 from tensorkeep.plain import is_utf8
@@ -84,6 +85,7 @@ def lay_out_state(tree: Tree, metadata: Mapping[str, Any], limits: Limits = DEFA
         UnsupportedError: it holds what cannot be kept, or its header would pass the cap of safetensors.
     """
     encoded = structure.encode(tree, limits)
+    _check_bools(encoded.tensors)
     spans = lay_out({path: tensor.spec for path, tensor in encoded.tensors.items()})
     grid = grid_of([span.stop - span.start for span in spans.values()])
     own, texts = _split_metadata(metadata, limits)
@@ -102,6 +104,12 @@ def lay_out_state(tree: Tree, metadata: Mapping[str, Any], limits: Limits = DEFA
     assert blank[root_at : root_at + ROOT_DIGITS] == _ZEROS, "the places above follow the order of Document's fields"
     nbytes = len(blank) + (grid.starts[-1] if len(grid) else 0)
     return Layout([encoded.tensors[path] for path in spans], spans, grid, len(blank), nbytes, blank, root_at, digests_at)
+
+
+def _check_bools(tensors: Mapping[str, LazyTensor]) -> None:
+    for path, tensor in tensors.items():
+        if tensor.spec.dtype is BOOL and not are_bools(tensor.source.read(0, tensor.nbytes)):
+            raise UnsupportedError(path, "truth values of which a byte is neither 0 nor 1", hint="Pass array.view(np.uint8) != 0.")
 
 
 def _blank_base64(nbytes: int) -> str:

@@ -4,14 +4,14 @@ Lives here: from the open file to `Contents`, and the digests on the way. Lives 
 """
 
 import threading
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
 import numpy as np
 
-from tensorkeep import strictjson, structure
+from tensorkeep import dtypes, strictjson, structure
 from tensorkeep.chunks import CHUNK_BYTES, DIGEST_BYTES, Grid, digest, grid_of
 from tensorkeep.container import LENGTH_BYTES, Header, header_length, parse_header
 from tensorkeep.contents import Contents, Placed, Placement, Tensors
@@ -81,12 +81,16 @@ class FileBytes(msgspec.Struct, gc=False):
     storage: "FileStorage"
     start: int  # from the start of the data
     stop: int
+    bools: bool = False
 
     def view(self) -> Array | None:
         return None
 
     def read(self, start: int, stop: int) -> memoryview:
-        return self.storage.read(self.start + start, self.start + stop)
+        data = self.storage.read(self.start + start, self.start + stop)
+        if self.bools and not dtypes.are_bools(data):
+            raise self.storage.no_bools(self)
+        return data
 
 
 class FileStorage:
@@ -108,8 +112,14 @@ class FileStorage:
         self._mapping: memoryview | None = None
         self._mapped = False
         self._lock = threading.Lock()
+        self._names: list[str] = []  # of the tensors that have bytes, and their first ones: damage may be in many places
+        self._starts: list[int] = []
 
     def add_digests(self, digests: bytes) -> None:
+        if self.header.data_nbytes > len(digests) // DIGEST_BYTES * CHUNK_BYTES:  # before a grid is made, for a file may be all hole
+            raise FormatError(
+                self.file.name, f"{len(digests):,} bytes of digests are too few for {self.header.data_nbytes:,} bytes of data"
+            )
         grid = grid_of([span.stop - span.start for span in self.header.spans.values()])
         if len(digests) != len(grid) * DIGEST_BYTES:
             raise FormatError(
@@ -186,14 +196,26 @@ class FileStorage:
 
     def paths(self, start: int, stop: int) -> list[str]:
         """The tensors that have bytes between two offsets of the data."""
-        return [path for path, span in self.header.spans.items() if span.start < stop and span.stop > start and span.stop > span.start]
+        if not self._names:
+            filled = [(path, span.start) for path, span in self.header.spans.items() if span.stop > span.start]
+            self._names, self._starts = [path for path, _ in filled], [begin for _, begin in filled]
+        return self._names[max(0, bisect_right(self._starts, start) - 1) : bisect_left(self._starts, stop)]
 
-    def check(self, tensors: Iterable[LazyTensor], progress: Progress | None) -> None:
+    def no_bools(self, source: FileBytes) -> FormatError:
+        return FormatError(self.file.name, f"{self.paths(source.start, source.stop)[0]}: a BOOL byte that is neither 0 nor 1")
+
+    def check(self, tensors: Collection[LazyTensor], progress: Progress | None) -> None:
+        self._check_digests(tensors, progress)
+        for source in [source for source in map(_bytes_of, tensors) if source.bools]:
+            if not dtypes.are_bools(self.data(source.start, source.stop)):
+                raise self.no_bools(source)
+
+    def _check_digests(self, tensors: Collection[LazyTensor], progress: Progress | None) -> None:
         grid = self.grid
         if grid is None or not self.verify:
             return
         numbers: Iterable[int]
-        if isinstance(tensors, Collection) and len(tensors) == len(self.header.spans):
+        if len(tensors) == len(self.header.spans):
             numbers = range(len(grid))
         else:
             numbers = sorted({number for source in map(_bytes_of, tensors) for number in grid.crossing(source.start, source.stop)})
@@ -250,6 +272,11 @@ class FileStorage:
             number = bisect_right(starts, source.start) - 1
             return memory[number], source.start - starts[number]
 
+        for tensor in tensors:
+            if (source := _bytes_of(tensor)).bools:
+                buffer, at = placed(tensor)
+                if not dtypes.are_bools(memoryview(buffer)[at : at + tensor.nbytes]):
+                    raise self.no_bools(source)
         return placed
 
     def _ranges(self, sources: Sequence[FileBytes]) -> list[tuple[int, int]]:
@@ -359,20 +386,22 @@ def read_contents(file: File, *, verify: bool, mmap: bool | None, limits: Limits
     file.will_need(0, min(_HEAD_BYTES, file.nbytes))
     prefix = bytearray(min(LENGTH_BYTES, file.nbytes))
     file.read_into(0, memoryview(prefix))
-    text = bytearray(header_length(bytes(prefix), file.nbytes, file=file.name, limits=limits))
-    file.will_need(0, LENGTH_BYTES + len(text))
-    file.read_into(LENGTH_BYTES, memoryview(text))
-    header = parse_header(bytes(text), file.nbytes, file=file.name, limits=limits)
+    length = header_length(bytes(prefix), file.nbytes, file=file.name, limits=limits)
+    file.will_need(0, LENGTH_BYTES + length)
+    head = bytearray(LENGTH_BYTES + length)
+    file.read_into(0, memoryview(head))
+    header = parse_header(bytes(memoryview(head)[LENGTH_BYTES:]), file.nbytes, file=file.name, limits=limits)
     storage = FileStorage(file, header, verify=verify, mmap=mmap)
-    stored = Tensors(
-        (path, LazyTensor(span.spec, FileBytes(storage, span.start, span.stop), name=path)) for path, span in header.spans.items()
-    )
+    stored = Tensors()
+    for path, span in header.spans.items():
+        source = FileBytes(storage, span.start, span.stop, span.spec.dtype is dtypes.BOOL)
+        stored[path] = LazyTensor(span.spec, source, "numpy", path)
     if KEY not in header.metadata:
         return Contents(file.name, "safetensors", dict(stored), stored, storage, dict(header.metadata), file.nbytes)
-    return _model_file(file, bytes(prefix) + bytes(text), header, storage, stored, limits)
+    return _model_file(file, head, header, storage, stored, limits)
 
 
-def _model_file(file: File, head: bytes, header: Header, storage: FileStorage, stored: Tensors, limits: Limits) -> Contents:
+def _model_file(file: File, head: bytearray, header: Header, storage: FileStorage, stored: Tensors, limits: Limits) -> Contents:
     text = header.metadata[KEY].encode()
     _check_version(text, file.name)
     try:
@@ -388,7 +417,10 @@ def _model_file(file: File, head: bytes, header: Header, storage: FileStorage, s
     tree = structure.decode(tree_document, stored, framework=document.framework or "numpy", file=file.name, limits=limits)
     metadata: dict[str, Any] = {key: value for key, value in header.metadata.items() if key not in (KEY, "format")}
     if own is not None:
-        metadata |= structure.decode(own, {}, framework="numpy", file=file.name, limits=limits)
+        notes = structure.decode(own, {}, framework="numpy", file=file.name, limits=limits)
+        if type(notes) is not dict or not all(type(key) is str for key in notes):
+            raise FormatError(file.name, "its own metadata are no dict with texts as keys")
+        metadata |= notes
     return Contents(
         file.name,
         "tensorkeep model file",
@@ -422,7 +454,7 @@ def _check_version(text: bytes, file: str) -> None:
         raise FormatError(file, f"version {found.version[:20]} of the format, this release reads {VERSION}", hint=f"pip install {wanted}")
 
 
-def check_root(head: bytes, root: str, file: str) -> None:
+def check_root(head: bytearray, root: str, file: str) -> None:
     """Check the first bytes of the file against their own digest, in which the root's digits count as zeros.
 
     Raises:

@@ -34,14 +34,15 @@ def write_at_offsets(layout: Layout, sink: Sink, progress: Progress | None = Non
         _hash(digests, first, parts)
         sink.write(layout.data_start + at, [memoryview(part) for part in parts])
 
-    run(_jobs(layout, finish), nbytes=layout.nbytes, progress=progress)
+    run(_jobs(layout, finish), nbytes=layout.nbytes - layout.data_start, progress=progress)
     sink.write(0, [memoryview(layout.header(digests))])
 
 
 def write_in_order(layout: Layout, write: Callable[[memoryview], object], progress: Progress | None = None) -> None:
     """Write a whole model file into a stream: one pass over memory for the digests, then header and data."""
     digests = bytearray(len(layout.grid) * DIGEST_BYTES)
-    run(_jobs(layout, lambda first, parts, at: _hash(digests, first, parts)), nbytes=layout.nbytes, progress=progress)
+    hashing = _jobs(layout, lambda first, parts, at: _hash(digests, first, parts))
+    run(hashing, nbytes=layout.nbytes - layout.data_start, progress=progress)
     write(memoryview(layout.header(digests)))
 
     def pass_on(first: int, parts: list[Part], at: int) -> None:

@@ -9,7 +9,7 @@ from tensorkeep.frameworks import restore
 from tensorkeep.limits import DEFAULT_LIMITS, Limits
 from tensorkeep.opening import of_bytes, open_contents
 from tensorkeep.progress import Progress
-from tensorkeep.selection import Only, Rename, selector, take
+from tensorkeep.selection import Only, Rename, expected, take
 
 State = TypeVar("State")
 
@@ -178,7 +178,7 @@ def _load(
         contents.file,
         framework=framework,
         device=None if device is None else str(device),
-        types={cls.__qualname__: cls for cls in types},
+        types=_by_name(types),
     )
     if into is None:
         return restore.build(tree, contents, builder, progress)
@@ -189,8 +189,15 @@ def _load(
         builder,
         strict=strict,
         cast_dtypes=cast,
-        selected=selector(only),
+        selected=expected(contents.tree, only, rename),
         renamed=renamed,
         limits=limits or DEFAULT_LIMITS,
         progress=progress,
     )
+
+
+def _by_name(types: Iterable[type]) -> dict[str, type]:
+    classes = [] if isinstance(types, type) else list(types)
+    if isinstance(types, type) or not all(isinstance(cls, type) for cls in classes):
+        raise TypeError(f"types= takes several classes, such as types=(Settings,), found {types!r:.80}")
+    return {cls.__qualname__: cls for cls in classes}

@@ -79,6 +79,8 @@ def save(
     Source: docs/format.md
     """
     layout = _layout(obj, metadata, limits)
+    if isinstance(path, io.TextIOBase):
+        raise TypeError(f"{path!r} is open as text; open it with mode 'wb'")
     if hasattr(path, "write"):
         write_in_order(layout, _writer(path), progress)
         return
@@ -88,11 +90,12 @@ def save(
         with local.streaming(name) as write:
             write_in_order(layout, write, progress)
         return
-    suffix = os.path.splitext(os.fsdecode(name))[1].lower()
+    shown = os.fsdecode(name)
+    suffix = os.path.splitext(shown)[1].lower()
     if suffix in _OTHERS:
         warnings.warn(
             TensorkeepWarning(
-                f"{name}: a model file is a safetensors file, but others take {suffix} for another format; .safetensors suits it"
+                f"{shown}: a model file is a safetensors file, but others take {suffix} for another format; .safetensors suits it"
             ),
             stacklevel=2,
         )
@@ -125,6 +128,8 @@ def dumps(obj: Any, *, metadata: Mapping[str, Any] | None = None, limits: Limits
 
 def _layout(obj: Any, metadata: Mapping[str, Any] | None, limits: Limits | None) -> Layout:
     limits = limits or DEFAULT_LIMITS
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise TypeError(f"metadata= takes a dict, found {metadata!r:.80}")
     return lay_out_state(capture(obj, limits), metadata or {}, limits)
 
 

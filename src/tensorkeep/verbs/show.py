@@ -4,7 +4,6 @@ Lives here: `Summary`, and how tensors alike are told in one row. Lives elsewher
 """
 
 import re
-import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -16,9 +15,8 @@ from tensorkeep.limits import Limits
 from tensorkeep.opening import open_contents
 from tensorkeep.progress import Progress
 from tensorkeep.tensors import LazyTensor
-from tensorkeep.tree import CONTAINERS, Captured, Packed, Tree, children, join
+from tensorkeep.tree import CONTAINERS, Captured, Packed, Tree, brief, children, join
 
-_SHORT: Final = 60  # characters of a value that are shown
 _MOST_NUMBERS: Final = 8  # in a path that may share a row: no real one has more, and each costs a level of recursion
 _LONGEST_NUMBER: Final = 9  # digits: longer ones count nothing
 _DIGITS: Final = re.compile("([0-9]+)")
@@ -181,25 +179,10 @@ def _leaves(node: Tree, path: str) -> Iterator[tuple[str, Tree]]:
 _BRANCHES: Final = (*CONTAINERS, Captured, LazyTensor, Packed)
 
 
-class _Brief(reprlib.Repr):
-    """Values as Python writes them, shortened before the work is done: texts of a stranger's file may be long."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxstring = self.maxother = _SHORT
-
-    def repr_int(self, value: int, level: int) -> str:
-        return repr(value) if value.bit_length() < 200 else f"an int of {value.bit_length():,} bits"
-
-
-_brief: Final = _Brief()
-
-
 def _text(value: object) -> str:
     if isinstance(value, Packed):
         return f"a {value.kind} of {value.tensor.shape[0]:,} {'bytes' if value.kind in ('str', 'bytes') else 'numbers'}"
-    text = _brief.repr(value)
-    return text if len(text) <= _SHORT else f"{text[: _SHORT - 3]}..."
+    return brief(value)
 
 
 def _dtypes(tensors: Sequence[LazyTensor]) -> dict[str, Share]:
@@ -214,9 +197,12 @@ def _dtypes(tensors: Sequence[LazyTensor]) -> dict[str, Share]:
 
 
 def _rows(tensors: Sequence[LazyTensor]) -> Iterator[Row]:
-    paths = [(tensor.name, (str(tensor.dtype), tensor.shape, tensor.nbytes)) for tensor in tensors]
-    for path, count, (dtype, shape, nbytes) in _together(paths):
-        yield Row(path, count, dtype, shape, nbytes * count)
+    # Grouped by texts, which are hashed with a secret: shapes could be made to collide.
+    paths = [(tensor.name, f"{tensor.nbytes} {tensor.spec}") for tensor in tensors]
+    known = {text: tensor for (_, text), tensor in zip(paths, tensors, strict=True)}
+    for path, count, text in _together(paths):
+        like = known[text]
+        yield Row(path, count, str(like.dtype), like.shape, like.nbytes * count)
 
 
 def _together(leaves: Sequence[tuple[str, Kind]]) -> Iterator[tuple[str, int, Kind]]:

@@ -12,6 +12,7 @@ import torch
 from tensorkeep.frameworks.torch import modules, optimizers, tensors
 from tensorkeep.frameworks.torch.tensors import TorchArrays
 from tensorkeep.matching import Matcher, Result, Step
+from tensorkeep.tensors import LazyTensor
 from tensorkeep.tree import Captured, Tree
 
 _DEVICE: Final = re.compile(r"[a-z]{1,16}(:[0-9]{1,4})?")
@@ -94,6 +95,12 @@ def _generator(state: Any) -> Any:
 
 def _plan_generator(target: Captured, state: Tree, matcher: Matcher, path: str) -> Result:
     obj: Any = target.origin
+    try:  # on another one first: so what is no state is refused before anything is changed
+        probe = torch.Generator(device=obj.device)
+        probe.set_state(torch.as_tensor(matcher.read(state) if isinstance(state, LazyTensor) else None))
+    except (RuntimeError, TypeError) as error:
+        matcher.problem("kind", path, "no state of such a generator", str(error))
+        return lambda: obj
     loaded = matcher.value(state)
     former: list[Any] = []
 
