@@ -14,7 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure and print; exit code 0, or 1 if a promise was not kept."""
     options = _options(arguments)
     scale = states.QUICK if options.quick else states.FULL
-    pairs = options.pairs or scale.pairs
+    pairs = options.repeat or scale.pairs
     here = machine.described()
     sections: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="benchmarks-") as scratch:
@@ -33,6 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
             sections.append(section)
             said = report.conditions(here, section["before"], section["after"], pairs)
             print(f"\n{name}: {cases.__doc__}\n\n{report.as_text(report.rows(section['results']))}\n\n{said}", flush=True)
+    if not sections:
+        print(f"no case has {options.only!r} in its table, job or peer", file=sys.stderr)
+        return 2
     results = [result for section in sections for result in section["results"]]
     if options.json:
         Path(options.json).write_text(report.as_json(sections, here), encoding="utf-8")
@@ -47,12 +50,15 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Time over a peer's time, both in turn in this process.")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that all of it runs; the figures mean nothing")
     parser.add_argument("--only", default="", metavar="TEXT", help="cases that have it in table, job or peer")
-    parser.add_argument("--pairs", type=int, default=0, help="how many pairs a case (9)")
+    parser.add_argument("--repeat", type=int, default=0, metavar="N", help="how many pairs a case (9)")
     parser.add_argument("--folder", default=None, help="on which disk (the temporary folder's)")
     parser.add_argument("--json", metavar="FILE", help="keep every figure")
     parser.add_argument("--plot", metavar="FILE", help="keep a plot, .svg or .png")
     parser.add_argument("--write-docs", action="store_true", help="put tables and plot into docs/benchmarks.md")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.write_docs and (options.quick or options.only):
+        parser.error("--write-docs takes all cases in their real size: not with --quick or --only")
+    return options
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Pairs: ours and the peer's in turn, so that whatever disturbs the machine disturbs both."""
 
+import ctypes
 import gc
 import os
 import statistics
@@ -8,6 +9,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+_FAST_GB_S: Final = 2.5  # memory that the host has to hand out first comes at 0.4 to 1 GB/s, the rest at 4 to 9
+_TOUCHES: Final = 4
 
 
 def nothing() -> None:
@@ -22,9 +29,10 @@ class Case:
         job: what is done.
         against: the peer, and what it does not do that we do.
         ours, peer: do it once, and return the result, which is freed after the clock has stopped. Where `counted` is set they return a
-            number that is compared instead of the time.
+            number of bytes that is compared instead of the time.
         at_most: the ratio that is promised; None where it is only told.
         before: what is done before each run, off the clock.
+        nbytes: how large the state is: so much memory is made ready before each run, see `ready_memory`.
     """
 
     job: str
@@ -34,6 +42,7 @@ class Case:
     at_most: float | None = None
     before: Callable[[], None] = nothing
     counted: bool = False
+    nbytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,12 +89,26 @@ def run(case: Case, table: str, pairs: int) -> Result:
 
 
 def _once(case: Case, call: Callable[[], object]) -> float:
+    gc.collect()  # first: what still holds a mapping would keep its file's pages in memory
     case.before()
-    gc.collect()
+    ready_memory(case.nbytes)
     began = time.perf_counter()
     made = call()
     seconds = time.perf_counter() - began
     return float(made) if case.counted else seconds  # type: ignore[arg-type]  # a counted case returns a number
+
+
+def ready_memory(nbytes: int) -> None:
+    """Touch this much memory and free it, again until it is fast.
+
+    A virtual machine may give memory that it freed back to its host. Touching it again then takes a second per GiB, now here and now there,
+    which is up to ten times what is measured. Files that are written need memory too: the page cache.
+    """
+    for _ in range(_TOUCHES if nbytes else 0):
+        began = time.perf_counter()
+        np.empty(nbytes + nbytes // 8, np.uint8)[::4096] = 1
+        if nbytes / (time.perf_counter() - began) > _FAST_GB_S * 1e9:
+            return
 
 
 def settle(*files: Path) -> Callable[[], None]:
@@ -125,9 +148,32 @@ def synced(file: Path) -> None:
             os.close(fd)
 
 
+def can_cool() -> bool:
+    """Whether this system can be told to forget a file's pages."""
+    return hasattr(os, "posix_fadvise")
+
+
+def can_count() -> bool:
+    """Whether this system counts bytes from the disk and peaks of memory, and lets us read and reset them."""
+    return os.access("/proc/self/io", os.R_OK) and os.access("/proc/self/clear_refs", os.W_OK)
+
+
 def bytes_from_disk() -> int:
     """What this process has had read from the disk so far, page cache misses of mappings too."""
-    for line in Path("/proc/self/io").read_text().splitlines():
-        if line.startswith("read_bytes:"):
+    return _number_in("/proc/self/io", "read_bytes")
+
+
+def memory_beside(call: Callable[[], object]) -> int:
+    """Bytes of memory that a call needs at its peak beside what was there before it."""
+    ctypes.CDLL(None).malloc_trim(0)  # else what is free inside the process would be used again, and not counted
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew: proc(5)
+    before = _number_in("/proc/self/status", "VmRSS")
+    call()
+    return (_number_in("/proc/self/status", "VmHWM") - before) * 1024
+
+
+def _number_in(file: str, name: str) -> int:
+    for line in Path(file).read_text().splitlines():
+        if line.startswith(f"{name}:"):
             return int(line.split()[1])
-    raise RuntimeError("/proc/self/io has no read_bytes")
+    raise RuntimeError(f"{file} has no {name}")

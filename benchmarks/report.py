@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import matplotlib
+import matplotlib.pyplot as plt
+
 from benchmarks.measure import Result
 
 DOCS: Final = Path(__file__).parent.parent / "docs"
@@ -78,12 +81,8 @@ def as_json(sections: Sequence[dict[str, Any]], machine: dict[str, Any]) -> str:
 
 def plot(results: Sequence[Result], file: Path) -> None:
     """Bars of the ratios that have a promise, each with its promise."""
-    import matplotlib
-
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "tensorkeep"
-    import matplotlib.pyplot as plt
-
     promised = [result for result in results if result.at_most is not None][::-1]
     figure, axes = plt.subplots(figsize=(9, 0.42 * len(promised) + 1.2))
     for place, result in enumerate(promised):

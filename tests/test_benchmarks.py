@@ -21,7 +21,7 @@ def test_every_case_runs(tmp_path: Path) -> None:
     figures = json.loads((tmp_path / "all.json").read_text())
     assert [table["table"] for table in figures["tables"]] == ["Large tensors", "Small tensors", "A training state", "Every peer"]
     results = [result for table in figures["tables"] for result in table["results"]]
-    assert sum(result["at_most"] is not None for result in results) == 15
+    assert sum(result["at_most"] is not None for result in results) == 17
     assert all(result["ratio"] > 0 and result["ours"] and result["peer"] for result in results)
     assert "Large tensors" in done.stdout and "Load average" in done.stdout
     assert (tmp_path / "all.svg").read_text().startswith("<?xml")

@@ -12,12 +12,19 @@ import pytest
 
 from faults import power, savers, tracing
 from faults.zygote import DONE, IN_PLACE, UNHARMED, Zygote
+from tensorkeep.backends import capabilities
 
 OLD, NEW, NEXT = 1, 2, 3
 needs_strace = pytest.mark.skipif(not tracing.HERE, reason="strace is not installed")
 FAULTS = ("EIO", "ENOSPC", "EINTR")
 WRITES = frozenset({"pwritev", "pwritev2", "write"})
 CLEANING = frozenset({"unlink", "unlinkat"})  # a fault here is a temporary that stays
+
+
+@pytest.fixture(autouse=True)
+def use_all_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the children differ: what clears up behind them needs locks, also where all tests run without."""
+    monkeypatch.setattr(capabilities, "in_use", capabilities.ALL)
 
 
 @pytest.fixture(params=["all", "none"], scope="module")
@@ -133,21 +140,21 @@ def disks(zygote: Zygote, tmp_path: Path, job: str) -> Iterator[tuple[bool, powe
 @pytest.mark.parametrize("job", ["faults.savers:save_tiny", "faults.savers:save_new"])
 def test_power_loss_leaves_the_old_file_or_the_new_one(tmp_path: Path, job: str) -> None:
     """On every disk that a crash may leave there is the old file or the new one, whole, and after the save the new one."""
-    for capabilities in ("all", "none"):
-        base = tmp_path / capabilities
+    for chosen in ("all", "none"):
+        base = tmp_path / chosen
         base.mkdir()
-        with Zygote(capabilities) as zygote:
+        with Zygote(chosen) as zygote:
             count = 0
             for number, (over, disk) in enumerate(disks(zygote, base, job)):
                 folder = base / f"disk-{number}"
                 folder.mkdir()
                 power.materialized(disk, folder)
                 target = folder / "run.bin"
-                if job.endswith("save_new") and not (over and capabilities == "all") and not target.exists():
+                if job.endswith("save_new") and not (over and chosen == "all") and not target.exists():
                     continue
                 found = savers.version_of(target)
                 # A system that cannot sync folders promises only one of the two.
-                assert found == NEW if over and capabilities == "all" else found in (OLD, NEW)
+                assert found == NEW if over and chosen == "all" else found in (OLD, NEW)
                 count += 1
             assert count
             for folder in sorted(base.glob("disk-*")):
