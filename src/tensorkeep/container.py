@@ -93,7 +93,7 @@ class _Head(msgspec.Struct):
     entries: dict[str, Entry]
 
 
-def parse_header(text: bytes, file_nbytes: int, *, file: str, limits: Limits) -> Header:
+def parse_header(text: "bytes | bytearray", file_nbytes: int, *, file: str, limits: Limits) -> Header:
     """Read and check a whole header.
 
     Args:
@@ -115,7 +115,8 @@ def parse_header(text: bytes, file_nbytes: int, *, file: str, limits: Limits) ->
         spec = specs.get(described)
         if spec is None:
             spec = specs[described] = _spec(entry, path, file, limits)
-        start, stop = entry.data_offsets.start, entry.data_offsets.stop
+        offsets = entry.data_offsets
+        start, stop = offsets.start, offsets.stop
         if not 0 <= start <= stop:
             raise FormatError(file, f"{path!r:.200}: data_offsets {start}, {stop} are not in order")
         if stop - start != spec.nbytes:
@@ -146,9 +147,9 @@ def _spec(entry: Entry, path: str, file: str, limits: Limits) -> TensorSpec:
     return spec
 
 
-def _split(text: bytes, file: str) -> _Head:
+def _split(text: "bytes | bytearray", file: str) -> _Head:
     if not text.startswith(b"{"):
-        raise FormatError(file, f"no safetensors file: the header starts with {text[:8]!r}, not with {{")
+        raise FormatError(file, f"no safetensors file: the header starts with {bytes(text[:8])!r}, not with {{")
     try:
         found = msgspec.json.decode(text, type=_Metadata).texts
         if isinstance(found, msgspec.UnsetType):
@@ -166,13 +167,13 @@ def _split(text: bytes, file: str) -> _Head:
         raise FormatError(file, f"its header is no valid JSON: {error}") from None
 
 
-def _without_metadata(text: bytes, metadata: bytes) -> bytes:
+def _without_metadata(text: "bytes | bytearray", metadata: bytes) -> bytes:
     """The header without its metadata, which stand first in every file that we or safetensors write."""
     key = b'"' + METADATA.encode() + b'":'
     head = b"{" + key + metadata
     if text.startswith(head) and text.find(key, len(head)) < 0:
-        rest = text[len(head) :]
-        return b"{" + (rest[1:] if rest.startswith(b",") else rest)
+        rest = len(head) + text.startswith(b",", len(head))
+        return b"".join((b"{", memoryview(text)[rest:]))
     raw = strictjson.decode(text, dict[str, msgspec.Raw])  # elsewhere, twice, or spelled otherwise
     del raw[METADATA]
     return msgspec.json.encode(raw)

@@ -16,7 +16,7 @@ class Repeated(ValueError):
     """A key occurs twice in one object."""
 
 
-def decode(text: bytes, kind: type[Document]) -> Document:
+def decode(text: "bytes | bytearray", kind: type[Document]) -> Document:
     """Decode a document, and refuse keys that occur twice.
 
     Args:
@@ -30,7 +30,8 @@ def decode(text: bytes, kind: type[Document]) -> Document:
         document = msgspec.json.decode(text, type=kind)
         # What is written back as the very same bytes has lost nothing on the way, so no key occurred twice. That is the rule for
         # files of ours and of safetensors; whoever spells JSON in another way gets the slow look.
-        if msgspec.json.encode(document) != text.rstrip(b" \t\r\n"):
+        written = msgspec.json.encode(document)
+        if not text.startswith(written) or text[len(written) :].strip(b" \t\r\n"):
             json.loads(text, object_pairs_hook=_refuse_repeated, parse_constant=_refuse_constant)
     except RecursionError:
         raise ValueError("nested too deeply") from None

@@ -299,31 +299,26 @@ class _Decoder:
         if not isinstance(document, list):
             raise self.wrong(f"a list of pairs is wanted, found {brief(document)}")
         prefix = f"{path}." if path else ""
-        stored, met, framework = self.stored, self.nodes, self.framework
-        keys: list[Any] = []
-        nodes: list[Tree] = []
-        for item in document:
-            if type(item) is not str:
-                key, node = self.pair(item, path, depth)
-                keys.append(key)
-                nodes.append(node)
-                continue
-            # A tensor by its path alone: the dtype of the header, the framework of the file. Most of a structure is these.
-            name = prefix + item
-            tensor = stored.get(name)
-            if tensor is None or name in met:
-                tensor = self.tensor({"tensor": name})
-            else:
-                tensor.framework = framework
-                met[name] = tensor
-            keys.append(item)
-            nodes.append(tensor)
-        self.values += len(nodes)
-        self.refuse_collisions(keys)
-        entries = dict(zip(keys, nodes, strict=True))
-        if len(entries) != len(keys):
+        if set(map(type, document)) <= {str}:
+            entries = {key: self.known(prefix + key) for key in document}
+            self.values += len(entries)
+        else:
+            pairs = [(item, self.known(prefix + item)) if type(item) is str else self.pair(item, path, depth) for item in document]
+            self.values += len(pairs)
+            self.refuse_collisions([key for key, _ in pairs])
+            entries = dict(pairs)
+        if len(entries) != len(document):
             raise self.wrong("a dict has a key twice")
         return entries
+
+    def known(self, path: str) -> LazyTensor:
+        """A tensor by its path alone: the dtype of the header, the framework of the file. Most of a structure is these."""
+        tensor = self.stored.get(path)
+        if tensor is None or path in self.nodes:
+            return self.tensor({"tensor": path})
+        tensor.framework = self.framework
+        self.nodes[path] = tensor
+        return tensor
 
     def pair(self, item: object, path: str, depth: int) -> tuple[Any, Tree]:
         if not isinstance(item, list) or len(item) != 2:

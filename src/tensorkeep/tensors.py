@@ -26,14 +26,22 @@ def as_bytes(array: Array) -> memoryview:
 # Structs of msgspec, and out of the garbage collector's sight: a file may hold 200,000 of them, and a collection that walks them
 # all, as one in a process with PyTorch does, costs more than reading the file. They refer to nothing that refers back.
 class TensorSpec(msgspec.Struct, frozen=True, gc=False):
-    """A dtype and a shape; with them the number of bytes, in C order and little-endian."""
+    """A dtype and a shape, and what follows from the two.
+
+    Attributes:
+        nbytes: how many bytes it takes, in C order and little-endian.
+        viewed: the NumPy type of an array over these bytes; None where an array of its values needs bytes of its own.
+    """
 
     dtype: DType
     shape: tuple[int, ...]
-    nbytes: int = -1  # follows from the other two
+    nbytes: int = -1
+    viewed: "np.dtype[Any] | None" = None
 
     def __post_init__(self) -> None:
-        msgspec.structs.force_setattr(self, "nbytes", self.dtype.nbytes(math.prod(self.shape)))
+        dtype = self.dtype
+        msgspec.structs.force_setattr(self, "nbytes", dtype.nbytes(math.prod(self.shape)))
+        msgspec.structs.force_setattr(self, "viewed", dtype.numpy if dtype.bits != 4 and dtype.memory is None else None)
 
     @property
     def count(self) -> int:
@@ -218,12 +226,12 @@ def as_array(buffer: "memoryview | Array", offset: int, spec: TensorSpec) -> Arr
     Raises:
         UnsupportedError: NumPy has no such type.
     """
+    if spec.viewed is not None:
+        array: Array = np.ndarray(spec.shape, spec.viewed, buffer, offset)
+        return array if array.flags.aligned else array.copy()
     dtype = spec.dtype
     if dtype.numpy is None:
         raise UnsupportedError("", f"NumPy cannot show {dtype}", hint="tobytes() gives the bytes as they are.")
     if dtype.bits == 4:
         return unpack_f4(np.ndarray((spec.nbytes,), np.uint8, buffer, offset)).reshape(spec.shape)
-    array: Array = np.ndarray(spec.shape, dtype.numpy, buffer, offset)
-    if dtype.memory is not None:
-        return array.astype(dtype.memory)
-    return array if array.flags.aligned else array.copy()
+    return np.ndarray(spec.shape, dtype.numpy, buffer, offset).astype(dtype.memory)

@@ -7,10 +7,10 @@ import msgspec
 import numpy as np
 
 from tensorkeep import dtypes
-from tensorkeep.contents import Placed
 from tensorkeep.errors import UnsupportedError
+from tensorkeep.frameworks.protocols import Build
 from tensorkeep.matching import Matcher, Result
-from tensorkeep.tensors import Array, LazyTensor, TensorSpec, as_array, as_bytes, spec_of
+from tensorkeep.tensors import Array, LazyTensor, as_array, as_bytes, spec_of
 from tensorkeep.tree import Captured, Tree
 
 _KINDS: Final = (np.ndarray, np.memmap)  # other kinds of array hold more than their numbers, such as a mask
@@ -114,9 +114,8 @@ def _hint(array: Array, dtype: dtypes.DType | None) -> str:
 class NumpyArrays:
     """Arrays over bytes of a file."""
 
-    def build(self, placed: Placed, spec: TensorSpec, device: str | None) -> object:
-        buffer, offset = placed
-        return as_array(buffer, offset, spec)
+    def builder(self, device: str | None) -> Build:
+        return as_array
 
 
 ADAPTER: Final = NumpyAdapter()

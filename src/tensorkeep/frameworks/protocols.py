@@ -4,12 +4,11 @@ An adapter knows one framework. It is found by the modules of all classes in an 
 not imported. The loader, not the adapter, matches names, checks shapes and dtypes, copies bytes and reports mismatches.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from tensorkeep.contents import Placed
 from tensorkeep.matching import Matcher, Result
-from tensorkeep.tensors import TensorSpec
+from tensorkeep.tensors import Array, TensorSpec
 from tensorkeep.tree import Captured, Tree
 
 
@@ -37,8 +36,12 @@ class Adapter(Protocol):
         """Match a state of the file with an object, through the matcher. Changes nothing."""
 
 
+Build = Callable[["memoryview | Array", int, TensorSpec], object]
+"""Makes a tensor over the bytes that lie in a buffer from an offset on, without a copy where the device allows."""
+
+
 class Arrays(Protocol):
     """One framework's tensors; an adapter without tensors of its own has none."""
 
-    def build(self, placed: Placed, spec: TensorSpec, device: str | None) -> object:
-        """A tensor of the framework over these bytes, without a copy where the device allows."""
+    def builder(self, device: str | None) -> Build:
+        """What makes the framework's tensors on a device; None for the host."""

@@ -19,16 +19,14 @@ from tensorkeep.contents import Contents, Placed, Placement
 from tensorkeep.errors import FormatError, MismatchError, RestoreInterrupted, TensorkeepWarning
 from tensorkeep.frameworks import table
 from tensorkeep.frameworks.capture import capture_target
-from tensorkeep.frameworks.protocols import Arrays
+from tensorkeep.frameworks.protocols import Arrays, Build
 from tensorkeep.limits import Limits
 from tensorkeep.matching import Copy, Matcher, Result, Step
 from tensorkeep.progress import Progress
 from tensorkeep.report import Cast, make_report
 from tensorkeep.selection import LEFT_OUT
-from tensorkeep.tensors import LazyTensor, Live, TensorSpec, as_array
+from tensorkeep.tensors import LazyTensor, Live, as_array
 from tensorkeep.tree import Captured, Packed, Tree, like, tensors
-
-Build = Callable[[Placed, TensorSpec, str | None], object]
 
 
 class Builder:
@@ -54,18 +52,19 @@ class Builder:
         key = id(tensor)
         made = self.made.get(key)
         if made is None:
+            buffer, offset = self.placed(tensor)
             build = self.builds.get(tensor.framework) or self.find(tensor.framework)
-            made = self.made[key] = build(self.placed(tensor), tensor.spec, self.device)
+            made = self.made[key] = build(buffer, offset, tensor.spec)
         return made
 
     def make(self, tensor: LazyTensor, placed: Placed) -> object:
-        return self.find(tensor.framework)(placed, tensor.spec, self.device)
+        return self.find(tensor.framework)(*placed, tensor.spec)
 
     def find(self, framework: str) -> Build:
         """How to make tensors that were saved as a framework's; NumPy's arrays where it is not imported."""
         arrays = self.forced or table.arrays(framework) or cast(Arrays, table.arrays("numpy"))
-        self.builds[framework] = arrays.build
-        return arrays.build
+        build = self.builds[framework] = arrays.builder(self.device)
+        return build
 
     def build(self, node: Tree) -> Any:
         """A part of a tree as a state."""

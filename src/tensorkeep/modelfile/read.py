@@ -112,6 +112,7 @@ class FileStorage:
         self._mapping: memoryview | None = None
         self._mapped = False
         self._lock = threading.Lock()
+        self._bools = any(spec.dtype is dtypes.BOOL for spec in {id(span.spec): span.spec for span in header.spans.values()}.values())
         self._names: list[str] = []  # of the tensors that have bytes, and their first ones: damage may be in many places
         self._starts: list[int] = []
 
@@ -206,7 +207,7 @@ class FileStorage:
 
     def check(self, tensors: Collection[LazyTensor], progress: Progress | None) -> None:
         self._check_digests(tensors, progress)
-        for source in [source for source in map(_bytes_of, tensors) if source.bools]:
+        for source in [source for source in map(_bytes_of, tensors) if source.bools] if self._bools else ():
             if not dtypes.are_bools(self.data(source.start, source.stop)):
                 raise self.no_bools(source)
 
@@ -388,9 +389,9 @@ def read_contents(file: File, *, verify: bool, mmap: bool | None, limits: Limits
     file.read_into(0, memoryview(prefix))
     length = header_length(bytes(prefix), file.nbytes, file=file.name, limits=limits)
     file.will_need(0, LENGTH_BYTES + length)
-    head = bytearray(LENGTH_BYTES + length)
-    file.read_into(0, memoryview(head))
-    header = parse_header(bytes(memoryview(head)[LENGTH_BYTES:]), file.nbytes, file=file.name, limits=limits)
+    text = bytearray(length)
+    file.read_into(LENGTH_BYTES, memoryview(text))
+    header = parse_header(text, file.nbytes, file=file.name, limits=limits)
     storage = FileStorage(file, header, verify=verify, mmap=mmap)
     stored = Tensors()
     for path, span in header.spans.items():
@@ -398,15 +399,17 @@ def read_contents(file: File, *, verify: bool, mmap: bool | None, limits: Limits
         stored[path] = LazyTensor(span.spec, source, "numpy", path)
     if KEY not in header.metadata:
         return Contents(file.name, "safetensors", dict(stored), stored, storage, dict(header.metadata), file.nbytes)
-    return _model_file(file, head, header, storage, stored, limits)
+    return _model_file(file, prefix, text, header, storage, stored, limits)
 
 
-def _model_file(file: File, head: bytearray, header: Header, storage: FileStorage, stored: Tensors, limits: Limits) -> Contents:
-    text = header.metadata[KEY].encode()
-    _check_version(text, file.name)
+def _model_file(
+    file: File, prefix: bytearray, text: bytearray, header: Header, storage: FileStorage, stored: Tensors, limits: Limits
+) -> Contents:
+    own_text = header.metadata[KEY].encode()
+    _check_version(own_text, file.name)
     try:
-        document = strictjson.decode(text, Document)
-        check_root(head, document.root, file.name)
+        document = strictjson.decode(own_text, Document)
+        check_root(prefix, text, document.root, file.name)
         storage.add_digests(decode_bytes(document.digests))
         tree_document = strictjson.decode(bytes(document.structure), object)
         own = None if isinstance(document.metadata, msgspec.UnsetType) else strictjson.decode(bytes(document.metadata), object)
@@ -454,14 +457,17 @@ def _check_version(text: bytes, file: str) -> None:
         raise FormatError(file, f"version {found.version[:20]} of the format, this release reads {VERSION}", hint=f"pip install {wanted}")
 
 
-def check_root(head: bytearray, root: str, file: str) -> None:
-    """Check the first bytes of the file against their own digest, in which the root's digits count as zeros.
+def check_root(prefix: bytearray, text: bytearray, root: str, file: str) -> None:
+    """Check length and header against their own digest, in which the root's digits count as zeros.
 
     Raises:
         CorruptError: they differ, or the digits do not stand there exactly once.
     """
     digits = root.encode()
     well_formed = len(digits) == ROOT_DIGITS and all(digit in b"0123456789abcdef" for digit in digits)
-    found = digest(head.replace(digits, b"0" * ROOT_DIGITS)).hex() if well_formed and head.count(digits) == 1 else "0" * ROOT_DIGITS
+    found = zeros = "0" * ROOT_DIGITS
+    if well_formed and text.count(digits) == 1:
+        at, view = text.index(digits), memoryview(text)
+        found = digest(prefix, view[:at], zeros.encode(), view[at + ROOT_DIGITS :]).hex()
     if found != root or not well_formed:
-        raise CorruptError(file=file, path="(header)", span=(0, len(head)), found=found, wanted=root)
+        raise CorruptError(file=file, path="(header)", span=(0, len(prefix) + len(text)), found=found, wanted=root)

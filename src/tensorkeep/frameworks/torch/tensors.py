@@ -10,9 +10,9 @@ import torch
 from torch.nn.parameter import is_lazy
 
 from tensorkeep import dtypes
-from tensorkeep.contents import Placed
 from tensorkeep.dtypes import DType
 from tensorkeep.errors import UnsupportedError
+from tensorkeep.frameworks.protocols import Build
 from tensorkeep.matching import Matcher, Result, Step, live
 from tensorkeep.tensors import Array, LazyTensor, TensorSpec, as_array, as_bytes, spec_of
 from tensorkeep.tree import Captured, Tree
@@ -181,33 +181,40 @@ def as_tensor(array: Array, dtype: DType) -> Any:
     if not array.flags.writeable or not array.flags.c_contiguous:
         array = array.copy()
     return (
-        TorchArrays().build((array.reshape(-1).view(np.uint8), 0), TensorSpec(dtype, array.shape), None)
+        build(array.reshape(-1).view(np.uint8), 0, TensorSpec(dtype, array.shape))
         if array.size
         else torch.empty(array.shape, dtype=TORCH_OF[dtype.name])
     )
 
 
-class TorchArrays:
-    """Tensors over bytes of a file, each with a storage of its own."""
+def build(buffer: "memoryview | Array", offset: int, spec: TensorSpec) -> Any:
+    """A tensor over bytes in host memory, with a storage of its own; an array where PyTorch has no tensor for it."""
+    dtype, shape = spec.dtype, spec.shape
+    raw = _NUMPY_OF.get(dtype.name)
+    if raw is None or dtype.numpy is None or (dtype.bits == 8 and dtype.name == "F4"):
+        return as_array(buffer, offset, spec)  # texts and the like
+    if dtype.bits == 4:
+        if not shape or shape[-1] % 2:
+            return as_array(buffer, offset, spec)
+        shape = (*shape[:-1], shape[-1] // 2)
+    array: Array = np.ndarray(shape, raw, buffer, offset)
+    tensor = torch.from_numpy(array if array.flags.aligned else array.copy())
+    torch_dtype = TORCH_OF[dtype.name]
+    return tensor.view(torch_dtype) if torch_dtype in _AS_INTEGERS else tensor
 
-    def build(self, placed: Placed, spec: TensorSpec, device: str | None) -> object:
-        raw = _NUMPY_OF.get(spec.dtype.name)
-        if raw is None or spec.dtype.numpy is None or (spec.dtype.bits == 8 and spec.dtype.name == "F4"):
-            return as_array(*placed, spec)  # texts and the like, which PyTorch has no tensors for
-        shape = spec.shape
-        if spec.dtype.bits == 4:
-            if not shape or shape[-1] % 2:
-                return as_array(*placed, spec)
-            shape = (*shape[:-1], shape[-1] // 2)
-        buffer, offset = placed
-        array: Array = np.ndarray(shape, raw, buffer, offset)
-        if not array.flags.aligned:
-            array = array.copy()
-        tensor = torch.from_numpy(array)
-        torch_dtype = TORCH_OF[spec.dtype.name]
-        if torch_dtype in _AS_INTEGERS:
-            tensor = tensor.view(torch_dtype)
-        return tensor if device is None else tensor.to(device)
+
+class TorchArrays:
+    """Tensors over bytes of a file."""
+
+    def builder(self, device: str | None) -> Build:
+        if device is None:
+            return build
+
+        def build_there(buffer: "memoryview | Array", offset: int, spec: TensorSpec) -> Any:
+            made = build(buffer, offset, spec)
+            return made.to(device) if isinstance(made, torch.Tensor) else made
+
+        return build_there
 
 
 def _capture_sparse(tensor: Any) -> Captured:
