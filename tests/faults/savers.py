@@ -9,8 +9,12 @@ import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
+
+import tensorkeep as tk
+from same import assert_same_bits
 from tensorkeep.backends import capabilities, local
 
 NBYTES: Final = 3 * 4096 + 1000  # several pages, and one that is not full
@@ -24,8 +28,27 @@ def content(version: int) -> bytes:
     return body + hashlib.sha256(body).digest()
 
 
+def state(version: int) -> dict[str, Any]:
+    """What `save_state` saves: large tensors, small ones, plain values."""
+    return {
+        "version": version,
+        "large": [np.full(300_000, version, np.float32) for _ in range(2)],
+        "small": {f"layer.{number}": np.full(50, version + number) for number in range(100)},
+    }
+
+
+def old_file(target: Path, version: int) -> None:
+    """Put a file there that one of the jobs might have written."""
+    target.write_bytes(tk.dumps(state(version)) if target.suffix == ".safetensors" else content(version))
+
+
 def version_of(path: Path) -> int:
     """Which version a file holds, whole; an AssertionError if it is none."""
+    if path.suffix == ".safetensors":
+        assert tk.verify(path).intact, f"{path} is no whole model file"
+        found = tk.load(path)
+        assert_same_bits(found, state(found["version"]))
+        return int(found["version"])
     data = path.read_bytes()
     version = int.from_bytes(data[:8], "little")
     assert data == content(version), f"{path} is no whole file: {len(data)} bytes"
@@ -46,6 +69,11 @@ def save_tiny(path: str, version: int, durable: bool = True, overwrite: bool = T
             pending.write(offset, pieces)
 
 
+def save_state(path: str, version: int) -> None:
+    """The public verb."""
+    tk.save(state(version), path)
+
+
 def save_not_durable(path: str, version: int) -> None:
     save_tiny(path, version, durable=False)
 
@@ -56,7 +84,10 @@ def save_new(path: str, version: int) -> None:
 
 def save_for_ever(path: str, version: int) -> None:
     while True:
-        save_tiny(path, version, durable=version % 7 == 0)
+        if path.endswith(".safetensors"):
+            tk.save(state(version), path, durable=version % 7 == 0)
+        else:
+            save_tiny(path, version, durable=version % 7 == 0)
         version += 1
 
 

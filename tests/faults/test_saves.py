@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import tensorkeep as tk
 from faults import power, savers, tracing
 from faults.zygote import DONE, IN_PLACE, UNHARMED, Zygote
 from tensorkeep.backends import capabilities
@@ -17,6 +18,7 @@ from tensorkeep.backends import capabilities
 OLD, NEW, NEXT = 1, 2, 3
 needs_strace = pytest.mark.skipif(not tracing.HERE, reason="strace is not installed")
 FAULTS = ("EIO", "ENOSPC", "EINTR")
+JOBS = ("faults.savers:save_tiny", "faults.savers:save_state")
 WRITES = frozenset({"pwritev", "pwritev2", "write"})
 CLEANING = frozenset({"unlink", "unlinkat"})  # a fault here is a temporary that stays
 
@@ -30,15 +32,16 @@ def use_all_here(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(params=["all", "none"], scope="module")
 def zygote(request: pytest.FixtureRequest) -> Iterator[Zygote]:
     """Children that use all optional system calls, then none."""
-    with Zygote(request.param) as made:
+    # All that a save imports is there before the fork: the calls of the job are those of the save.
+    with Zygote(request.param, ("tensorkeep.verbs.save", "tensorkeep.frameworks.numpy", "tensorkeep.frameworks.records")) as made:
         yield made
 
 
-def fresh(folder: Path, name: str) -> Path:
+def fresh(folder: Path, name: str, job: str = "") -> Path:
     """A folder of its own with the old file."""
     (folder / name).mkdir()
-    target = folder / name / "run.bin"
-    target.write_bytes(savers.content(OLD))
+    target = folder / name / ("run.safetensors" if job.endswith("save_state") else "run.bin")
+    savers.old_file(target, OLD)
     return target
 
 
@@ -56,16 +59,16 @@ def check(target: Path, status: int, *, injected: str) -> None:
         assert not savers.temporaries(target.parent)
 
 
-def check_next(zygote: Zygote, target: Path) -> None:
+def check_next(zygote: Zygote, target: Path, job: str) -> None:
     """The next save works. It removes what a killed one left, where there are locks to tell by."""
-    assert zygote.run("faults.savers:save_tiny", str(target), NEXT) == DONE
+    assert zygote.run(job, str(target), NEXT) == DONE
     assert savers.version_of(target) == NEXT
     if "none" not in zygote.process.args:
         assert not savers.temporaries(target.parent)
 
 
 def calls_of_a_save(zygote: Zygote, tmp_path: Path, job: str = "faults.savers:save_tiny") -> list[tracing.Call]:
-    target = fresh(tmp_path, "recorded")
+    target = fresh(tmp_path, "recorded", job)
     if job.endswith("save_new"):
         target.unlink()
     status, calls = tracing.recorded(zygote, job, str(target), NEW, log=tmp_path / "recorded.log")
@@ -74,31 +77,33 @@ def calls_of_a_save(zygote: Zygote, tmp_path: Path, job: str = "faults.savers:sa
 
 
 @needs_strace
+@pytest.mark.parametrize("job", JOBS)
 @pytest.mark.parametrize("error", [*FAULTS, "KILL"])
-def test_each_system_call_failed_once(zygote: Zygote, tmp_path: Path, error: str) -> None:
+def test_each_system_call_failed_once(zygote: Zygote, tmp_path: Path, error: str, job: str) -> None:
     """Whichever call of a save fails or is where the process is killed: the old file, or after success the new one; no litter."""
-    places = tracing.places(calls_of_a_save(zygote, tmp_path))
+    places = tracing.places(calls_of_a_save(zygote, tmp_path, job))
     assert len(places) > 12
     for number, (name, which) in enumerate(places):
-        target = fresh(tmp_path, f"{error}-{number}-{name}")
+        target = fresh(tmp_path, f"{error}-{number}-{name}", job)
         fault = "signal=KILL" if error == "KILL" else f"error={error}"
         options = ["-e", f"trace={name}", "-e", f"inject={name}:{fault}:when={which}"]
-        status = tracing.traced(zygote, options, "faults.savers:save_tiny", str(target), NEW, log=tmp_path / "log")
+        status = tracing.traced(zygote, options, job, str(target), NEW, log=tmp_path / "log")
         if error == "KILL":
             assert status == -signal.SIGKILL, f"{name} {which} was never called"
         check(target, status, injected=name)
         if error == "KILL":
-            check_next(zygote, target)
+            check_next(zygote, target, job)
 
 
 @needs_strace
+@pytest.mark.parametrize("job", JOBS)
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC", "EOPNOTSUPP"])
-def test_each_system_call_failed_for_ever(zygote: Zygote, tmp_path: Path, error: str) -> None:
+def test_each_system_call_failed_for_ever(zygote: Zygote, tmp_path: Path, error: str, job: str) -> None:
     """A call that never works from some moment on harms no old file, and is done without where that can be."""
-    for name in sorted({name for name, _ in tracing.places(calls_of_a_save(zygote, tmp_path))}):
-        target = fresh(tmp_path, f"{error}-{name}")
+    for name in sorted({name for name, _ in tracing.places(calls_of_a_save(zygote, tmp_path, job))}):
+        target = fresh(tmp_path, f"{error}-{name}", job)
         options = ["-e", f"trace={name}", "-e", f"inject={name}:error={error}"]
-        status = tracing.traced(zygote, options, "faults.savers:save_tiny", str(target), NEW, log=tmp_path / "log")
+        status = tracing.traced(zygote, options, job, str(target), NEW, log=tmp_path / "log")
         check(target, status, injected=name)
         if name in {"linkat", "flock", "fchmod", "fchown"} or (name == "fallocate" and error != "ENOSPC"):
             assert status == DONE, f"{name} is not needed"
@@ -178,14 +183,15 @@ def test_power_loss_is_seen_by_this_test(zygote: Zygote, tmp_path: Path) -> None
     assert broken > 10
 
 
-def test_kill_at_random_moments(zygote: Zygote, tmp_path: Path) -> None:
-    """Two hundred times kill -9: never a bad file, never an older one than before, and the next save clears what was left."""
-    target = fresh(tmp_path, "killed")
+@pytest.mark.parametrize("job", JOBS)
+def test_kill_at_random_moments(zygote: Zygote, tmp_path: Path, job: str) -> None:
+    """Four hundred times kill -9: never a bad file, never an older one than before, and the next save clears what was left."""
+    target = fresh(tmp_path, "killed", job)
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     chance = random.Random(seed)
     version, left = OLD, 0
-    for _ in range(100):  # twice: with all calls, and with none
+    for _ in range(100):  # for each job twice: with all calls, and with none
         child = zygote.fork("faults.savers:save_for_ever", str(target), version + 1)
         child.begin()
         time.sleep(chance.random() * 0.02)
@@ -195,7 +201,10 @@ def test_kill_at_random_moments(zygote: Zygote, tmp_path: Path) -> None:
         assert found >= version
         left += len(savers.temporaries(target.parent))
         version = found + 1
-        savers.save_tiny(str(target), version, durable=False)
+        if job.endswith("save_state"):
+            tk.save(savers.state(version), target, durable=False)
+        else:
+            savers.save_tiny(str(target), version, durable=False)
         assert savers.version_of(target) == version
         assert os.listdir(target.parent) == [target.name]
     print(f"{version} saves, {left} temporaries left and removed")
