@@ -84,25 +84,42 @@ def _raise_mine(number: int, frame: object) -> None:
     raise _Mine
 
 
-@pytest.mark.parametrize(("handler", "raised"), [(signal.default_int_handler, KeyboardInterrupt), (_raise_mine, _Mine)])
-def test_ctrl_c_waits_for_the_copy_to_end(tmp_path: Path, handler: Any, raised: type[BaseException]) -> None:
-    """An interrupt during the last copy is raised after it, by whoever handles it: the target is whole."""
-    former = signal.signal(signal.SIGINT, handler)
+@pytest.mark.parametrize(
+    ("number", "handler", "raised"),
+    [
+        (signal.SIGINT, signal.default_int_handler, KeyboardInterrupt),
+        (signal.SIGINT, _raise_mine, _Mine),
+        (signal.SIGTERM, _raise_mine, _Mine),
+    ],
+)
+def test_a_signal_waits_for_the_copy_to_end(tmp_path: Path, number: int, handler: Any, raised: type[BaseException]) -> None:
+    """Ctrl-C, or a signal whose handler raises, ends a load after the last copy, not in it: the target is whole."""
+    former = signal.signal(number, handler)
     try:
-        _interrupt_the_copy(tmp_path, raised)
-        assert signal.getsignal(signal.SIGINT) is handler
+        _disturb_the_copy(tmp_path, lambda: os.kill(os.getpid(), number), raised)
+        assert signal.getsignal(number) is handler
     finally:
-        signal.signal(signal.SIGINT, former)
+        signal.signal(number, former)
 
 
-def _interrupt_the_copy(tmp_path: Path, raised: type[BaseException]) -> None:
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_a_progress_that_raises_during_the_copy_waits_for_its_end(tmp_path: Path, threads: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a callback raises in the last copy is raised after it: the target is whole."""
+    monkeypatch.setenv("TENSORKEEP_THREADS", threads)
+
+    def fail() -> None:
+        raise _Mine
+
+    _disturb_the_copy(tmp_path, fail, _Mine)
+
+
+def _disturb_the_copy(tmp_path: Path, disturb: Callable[[], None], raised: type[BaseException]) -> None:
     path = tmp_path / "state.safetensors"
     state = _state()
     tk.save(state, path)
     target = {name: np.zeros((600, 1000)) for name in state}
-    interrupt = _during_the_copy(lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(raised):
-        tk.load(path, into=target, progress=interrupt)
+        tk.load(path, into=target, progress=_during_the_copy(disturb))
     for name, array in target.items():
         assert np.array_equal(array, state[name])
 

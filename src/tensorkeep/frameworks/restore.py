@@ -5,13 +5,9 @@ names, shapes and dtypes of the whole load have been checked before the first ch
 """
 
 import dataclasses
-import signal
-import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from tensorkeep import dtypes
@@ -20,6 +16,7 @@ from tensorkeep.errors import FormatError, MismatchError, RestoreInterrupted, Te
 from tensorkeep.frameworks import table
 from tensorkeep.frameworks.capture import capture_target
 from tensorkeep.frameworks.protocols import Arrays, Build
+from tensorkeep.frameworks.undisturbed import undisturbed
 from tensorkeep.limits import Limits
 from tensorkeep.matching import Copy, Matcher, Result, Step
 from tensorkeep.progress import Progress
@@ -164,11 +161,11 @@ def into(
     fresh = _unique(pair for node in matcher.wanted for pair in tensors(node))
     builder.placed = contents.storage.place(fresh, progress)
     contents.storage.check([copy.source for copy in matcher.copies], progress)
-    prepared = _Prepared(matcher.copies, contents, progress)
+    prepared = _Prepared(matcher.copies, contents)
     matcher.build_values()
-    with _unless_interrupted():
+    with undisturbed(progress) as told:
         _apply(matcher.steps)
-        _write(prepared, contents, before, matcher.steps)
+        _write(prepared, contents, before, matcher.steps, told)
         state = result()
         for finish in matcher.finish:
             finish()
@@ -188,11 +185,10 @@ def _plan(target: Captured, state: Tree, path: str, matcher: Matcher) -> Result:
 class _Prepared:
     """Copies sorted by how they are made: bytes straight into memory, or values that were read and cast before."""
 
-    def __init__(self, copies: list[Copy], contents: Contents, progress: Progress | None) -> None:
+    def __init__(self, copies: list[Copy], contents: Contents) -> None:
         self.straight: list[tuple[Copy, memoryview]] = []
         self.by_value: list[tuple[Copy, Any]] = []
         self.casts: list[Cast] = []
-        self.progress = progress
         others: list[Copy] = []
         for copy in copies:
             memory = copy.live.destination() if copy.same_bytes else None
@@ -234,7 +230,7 @@ def _undo(steps: Sequence[Step], error: BaseException) -> None:
             error.add_note(f"tensorkeep: {step.path or 'the target'} could not take its former state back: {second!r}")
 
 
-def _write(prepared: _Prepared, contents: Contents, before: object, steps: Sequence[Step]) -> None:
+def _write(prepared: _Prepared, contents: Contents, before: object, steps: Sequence[Step], progress: Progress | None) -> None:
     """The last copy. Only the file itself can fail here."""
     names = [copy.path for copy, _ in prepared.straight]
     if contents.storage.identity() != before:
@@ -242,7 +238,7 @@ def _write(prepared: _Prepared, contents: Contents, before: object, steps: Seque
         _undo(steps, error)
         raise error
     try:
-        contents.storage.fill([(copy.source, memory) for copy, memory in prepared.straight], prepared.progress)
+        contents.storage.fill([(copy.source, memory) for copy, memory in prepared.straight], progress)
     except OSError as error:
         raise RestoreInterrupted(contents.file, str(error), written=names, intact=len(prepared.by_value)) from error
     if contents.storage.identity() != before:
@@ -251,23 +247,6 @@ def _write(prepared: _Prepared, contents: Contents, before: object, steps: Seque
         copy.live.written()
     for copy, value in prepared.by_value:
         copy.live.put(value)
-
-
-@contextmanager
-def _unless_interrupted() -> Iterator[None]:
-    """Hold Ctrl-C back until the copy has ended: half a copy would be a mixture."""
-    former = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(former):  # no handler of Python's could interrupt
-        yield
-        return
-    caught: list[FrameType | None] = []
-    signal.signal(signal.SIGINT, lambda number, frame: caught.append(frame))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, former)
-    if caught:
-        former(signal.SIGINT, caught[0])
 
 
 def _unique(named: Any) -> list[LazyTensor]:
