@@ -1,6 +1,10 @@
 """The structure, read as hostile: every broken node is a FormatError, at once and without much memory."""
 
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -98,3 +102,31 @@ def test_an_unknown_kind_of_object_is_its_plain_state() -> None:
     """A file by a newer adapter still loads as a tree; nothing is imported for it."""
     data = model_file({"object": "os.system", "class": "evil", "state": {"dict": [["a", 1]]}}, {})
     assert tk.loads(data) == {"a": 1}
+
+
+_SAVE = """
+import hashlib, pathlib, sys
+import numpy as np
+import tensorkeep as tk
+keys = [frozenset({"a", "b", "c"}), (frozenset({"a", "b"}), 1), (np.float32(1), "a"), (np.str_("a"),), pathlib.PurePosixPath("a/b"), 0.5, b"x"]
+state = {"m": {key: {"w": np.full(2, number), "deep": [{"v": np.ones(number)}]} for number, key in enumerate(keys)}}
+if sys.argv[1] == "save":
+    tk.save(state, sys.argv[2])
+    print(hashlib.sha256(pathlib.Path(sys.argv[2]).read_bytes()).hexdigest())
+else:
+    found = tk.load(sys.argv[2], framework="numpy")
+    assert all(found["m"][key]["w"].tolist() == [number] * 2 for number, key in enumerate(keys))
+    assert [found["m"][key]["deep"][0]["v"].size for key in keys] == list(range(len(keys)))
+"""
+
+
+def test_paths_do_not_depend_on_the_process(tmp_path: Path) -> None:
+    """Below keys that Python spells in another order in each process, tensors have the same paths, and come back elsewhere."""
+    path = str(tmp_path / "s.safetensors")
+    said = set()
+    for seed in ("1", "2", "3"):
+        for job in ("save", "load"):
+            environment = {**os.environ, "PYTHONHASHSEED": seed if job == "save" else seed + "0"}
+            done = subprocess.run([sys.executable, "-c", _SAVE, job, path], env=environment, capture_output=True, text=True, check=True)
+            said.add(done.stdout)
+    assert len(said - {""}) == 1

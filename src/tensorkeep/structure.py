@@ -4,7 +4,8 @@ JSON's null, true, false, integers up to 2^53, texts and arrays stand for themse
 whose first key is a tag; keys that a reader does not know are ignored, tags are not:
 
     {"dict": [[key, node], ...]}        also "OrderedDict", "Counter", and "defaultdict" with its "factory"; an entry that is a text
-                                        alone is the key of a tensor whose path is the dict's path, a dot, and that key
+                                        alone is the key of a tensor whose path is the dict's path, a dot, and that key (not below a
+                                        key whose name another program could not tell, such as a tuple)
     {"tuple": [node, ...]}              also "set", "frozenset", and "deque" with its "maxlen"
     {"tensor": path}                    "dtype" where the header's does not say it all, "as" where the framework differs
     {"packed": "str", "tensor": path}   a long text, byte string or list of numbers
@@ -28,7 +29,7 @@ from tensorkeep.dtypes import DType
 from tensorkeep.errors import FormatError, UnsupportedError
 from tensorkeep.limits import Limits
 from tensorkeep.tensors import Array, LazyTensor, TensorSpec, as_bytes
-from tensorkeep.tree import Captured, Packed, Tree, brief, join, name_of
+from tensorkeep.tree import SIMPLE_KEYS, Captured, Packed, Tree, brief, join, name_of
 
 FACTORIES: Final[dict[str, type]] = {kind.__name__: kind for kind in (list, dict, set, tuple, int, float, complex, bool, str, bytes)}
 """What a defaultdict may make: nothing else can be kept."""
@@ -80,6 +81,7 @@ class _Encoder:
         self.limits = limits
         self.tensors: dict[str, LazyTensor] = {}
         self.framework = ""
+        self.unusual = 0  # keys around the present node whose names other programs cannot tell
 
     def node(self, node: Tree, path: str, depth: int) -> object:
         kind = type(node)
@@ -134,10 +136,13 @@ class _Encoder:
         items: list[object] = []
         for key, child in node.items():
             inner = prefix + (key if type(key) is str else name_of(key))
-            if type(child) is LazyTensor and type(key) is str and self.plain_tensor(child, inner):
+            if type(child) is LazyTensor and type(key) is str and not self.unusual and self.plain_tensor(child, inner):
                 items.append(key)  # what a state_dict is made of
                 continue
+            unusual = type(key) not in SIMPLE_KEYS
+            self.unusual += unusual
             document = self.node(child, inner, depth + 1)
+            self.unusual -= unusual
             items.append([key if type(key) is str and key.isascii() else self.hashable(key, inner), document])
         return items
 

@@ -9,6 +9,7 @@ Lives here: the two node classes, children and paths. Lives elsewhere: what the 
 import reprlib
 from collections import defaultdict, deque
 from collections.abc import Iterator
+from pathlib import PurePath
 from typing import Any, Final, Literal
 
 from tensorkeep.tensors import LazyTensor
@@ -84,14 +85,28 @@ def brief(value: object, longest: int = 60) -> str:
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
+SIMPLE_KEYS: Final = frozenset({str, int, bool, type(None)})
+"""Keys whose names any program can tell. A path below another key is a name that only its writer knows how to make."""
+
+
 def name_of(key: object) -> str:
-    """A key as it stands in a path. Python refuses to spell an int of more than 4,300 digits: such a key is told by its size."""
+    """A key as it stands in a path: the same in every process, for equal states make equal files."""
     if type(key) is str:
         return key
+    if type(key) is tuple:
+        return f"({', '.join(map(_spelled, key))}{',' * (len(key) == 1)})"
+    if type(key) is frozenset:
+        return f"frozenset({{{', '.join(sorted(map(_spelled, key)))}}})"
+    if isinstance(key, PurePath):
+        return key.as_posix()
     try:
         return str(key)
-    except ValueError:
+    except ValueError:  # Python refuses to spell an int of more than 4,300 digits
         return hex(key) if type(key) is int else f"a {type(key).__name__} of huge ints"
+
+
+def _spelled(part: object) -> str:
+    return repr(part) if type(part) in (str, bytes) else name_of(part)
 
 
 def join(path: str, key: object) -> str:
