@@ -5,12 +5,12 @@ Lives elsewhere: how an object takes its state (the adapters in frameworks), and
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from tensorkeep import dtypes
-from tensorkeep.report import Problem
+from tensorkeep.report import Cast, Problem
 from tensorkeep.selection import LEFT_OUT
 from tensorkeep.tensors import LazyTensor, Live
 from tensorkeep.tree import Captured, Packed, Tree, brief, join, like, name_of, walk
@@ -71,6 +71,8 @@ class Matcher:
         finish: done last, when all bytes are in place.
         build: makes a part of the file anew; its bytes must be there.
         read: makes one tensor of the file now, checked, for code that must see its values to plan.
+        versions: what the file says of its modules' versions, by their paths in the target.
+        casts: conversions that steps made themselves.
     """
 
     def __init__(
@@ -81,8 +83,10 @@ class Matcher:
         plan: "Callable[[Captured, Tree, str, Matcher], Result]",
         build: Callable[[Tree], object],
         read: Callable[[LazyTensor], object],
+        versions: Callable[[], Mapping[str, object]],
     ) -> None:
-        self.cast, self.selected, self.plan, self.build, self.read = cast, selected, plan, build, read
+        self.cast, self.selected, self.plan, self.build, self.read, self.versions = cast, selected, plan, build, read, versions
+        self.casts: list[Cast] = []
         self.problems: list[Problem] = []
         self.copies: list[Copy] = []
         self.wanted: list[Tree] = []

@@ -147,6 +147,19 @@ def like(node: dict[Any, Any]) -> dict[Any, Any]:
     return fresh
 
 
+def versions(node: Tree, path: str = "") -> Iterator[tuple[str, object]]:
+    """Path and version of every module of which a state says one: PyTorch keeps them in the `_metadata` of its dicts."""
+    while isinstance(node, Captured):
+        node = node.state
+    metadata = getattr(node, "_metadata", None)
+    if isinstance(metadata, dict):
+        for name, version in metadata.items():
+            yield (join(path, name) if name else path), version
+    for key, child in children(node) or ():
+        if children(child) is not None or isinstance(child, Captured):
+            yield from versions(child, join(path, key))
+
+
 def tensors(node: Tree) -> Iterator[tuple[str, LazyTensor]]:
     """Path and tensor of every tensor, `Packed` ones too."""
     for path, leaf in walk(node):

@@ -8,6 +8,7 @@ import dataclasses
 import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, cast
 
 from tensorkeep import dtypes
@@ -20,10 +21,10 @@ from tensorkeep.frameworks.undisturbed import undisturbed
 from tensorkeep.limits import Limits
 from tensorkeep.matching import Copy, Matcher, Result, Step
 from tensorkeep.progress import Progress
-from tensorkeep.report import Cast, make_report
+from tensorkeep.report import Cast, Problem, Report, make_report
 from tensorkeep.selection import LEFT_OUT
 from tensorkeep.tensors import LazyTensor, Live, as_array
-from tensorkeep.tree import Captured, Packed, Tree, like, tensors
+from tensorkeep.tree import Captured, Packed, Tree, like, tensors, versions
 
 
 class Builder:
@@ -151,26 +152,36 @@ def into(
         plan=_plan,
         build=builder.build,
         read=lambda tensor: builder.make(tensor, contents.storage.place([tensor], None)(tensor)),
+        versions=cache(lambda: _versions(contents.tree, renamed)),
     )
     result = matcher.fit(live, tree, "")
     matcher.settle()
-    report = make_report(matcher.problems, renamed=renamed, spare=matcher.leaves_to_spare() if matcher.problems else ())
     if matcher.problems and strict:
-        raise MismatchError(contents.file, report)
+        raise MismatchError(contents.file, _report(matcher, renamed))
     before = contents.storage.identity()
     fresh = _unique(pair for node in matcher.wanted for pair in tensors(node))
     builder.placed = contents.storage.place(fresh, progress)
     contents.storage.check([copy.source for copy in matcher.copies], progress)
     prepared = _Prepared(matcher.copies, contents)
     matcher.build_values()
+    known = len(matcher.problems)
     with undisturbed(progress) as told:
-        _apply(matcher.steps)
+        _apply(matcher.steps, contents.file)
+        if strict and len(matcher.problems) > known:  # what only an object's own code could tell
+            refused = MismatchError(contents.file, _report(matcher, renamed))
+            _undo(matcher.steps, refused)
+            raise refused
         _write(prepared, contents, before, matcher.steps, told)
-        state = result()
-        for finish in matcher.finish:
-            finish()
-    if matcher.problems or prepared.casts:
-        report = dataclasses.replace(report, casts=tuple(prepared.casts))
+        try:
+            state = result()
+            for finish in matcher.finish:
+                finish()
+        except Exception as error:
+            error.add_note(f"tensorkeep: {contents.file}: all of it was loaded; this was raised afterwards, by code of the target")
+            raise
+    casts = [*matcher.casts, *prepared.casts]
+    if matcher.problems or casts:
+        report = dataclasses.replace(_report(matcher, renamed), casts=tuple(casts))
         what = "fits only in part" if matcher.problems else "was converted"
         warnings.warn(TensorkeepWarning(f"{contents.file} {what}:\n{report}", report=report), stacklevel=4)
     return state
@@ -211,14 +222,39 @@ class _Prepared:
         return array
 
 
-def _apply(steps: Sequence[Step]) -> None:
-    """Let objects take their state by their own code; if one refuses, all get their former one back."""
+def _report(matcher: Matcher, renamed: Sequence[tuple[str, str]]) -> Report:
+    return make_report(matcher.problems, renamed=renamed, spare=matcher.leaves_to_spare() if matcher.problems else ())
+
+
+def _versions(tree: Tree, renamed: Sequence[tuple[str, str]]) -> dict[str, object]:
+    """Of each module its version, by its path in the target: it moved as what is in it did."""
+    found = dict(versions(tree))
+    moved: dict[str, str] = {}
+    for old, new in renamed if found else ():
+        while old and new and old.rpartition(".")[2] == new.rpartition(".")[2]:
+            old, new = old.rpartition(".")[0], new.rpartition(".")[0]
+            moved.setdefault(old, new)
+    return {path: version for path, version in found.items() if path not in moved} | {
+        moved[path]: version for path, version in found.items() if path in moved
+    }
+
+
+def _apply(steps: Sequence[Step], file: str) -> None:
+    """Let objects take their state by their own code; if one refuses, all get their former one back.
+
+    Raises:
+        MismatchError: one raised; its own error is the cause.
+    """
     for number, step in enumerate(steps):
         try:
             step.apply()
+        except Exception as error:
+            problem = Problem("object", step.path, "", "", f"its own code raised {type(error).__name__}: {error}")
+            refused = MismatchError(file, make_report([problem]))
+            _undo(steps[: number + 1], refused)
+            raise refused from error
         except BaseException as error:
             _undo(steps[: number + 1], error)
-            error.add_note(f"tensorkeep: raised while restoring {step.path or 'the target'}; every object has its former state back")
             raise
 
 
@@ -239,10 +275,12 @@ def _write(prepared: _Prepared, contents: Contents, before: object, steps: Seque
         raise error
     try:
         contents.storage.fill([(copy.source, memory) for copy, memory in prepared.straight], progress)
+        if contents.storage.identity() != before:
+            raise OSError("the file changed")
     except OSError as error:
-        raise RestoreInterrupted(contents.file, str(error), written=names, intact=len(prepared.by_value)) from error
-    if contents.storage.identity() != before:
-        raise RestoreInterrupted(contents.file, "the file changed", written=names, intact=len(prepared.by_value))
+        interrupted = RestoreInterrupted(contents.file, str(error), written=names, intact=len(prepared.by_value))
+        _undo(steps, interrupted)
+        raise interrupted from error
     for copy, _ in prepared.straight:
         copy.live.written()
     for copy, value in prepared.by_value:

@@ -15,7 +15,7 @@ from tensorkeep.errors import UnsupportedError
 from tensorkeep.frameworks.protocols import Build
 from tensorkeep.matching import Matcher, Result, Step, live
 from tensorkeep.tensors import Array, LazyTensor, TensorSpec, as_array, as_bytes, spec_of
-from tensorkeep.tree import Captured, Tree
+from tensorkeep.tree import Captured, Tree, like
 
 _NAMES: Final = {
     "BOOL": "bool",
@@ -185,6 +185,19 @@ def as_tensor(array: Array, dtype: DType) -> Any:
         if array.size
         else torch.empty(array.shape, dtype=TORCH_OF[dtype.name])
     )
+
+
+def as_tensors(value: Any) -> Any:
+    """A state with tensors for its arrays: a file by others does not say that they were PyTorch's."""
+    if isinstance(value, np.ndarray):
+        dtype = dtypes.of_numpy(value.dtype)
+        return value if dtype is None or dtype.name not in TORCH_OF or dtype.bits == 4 else as_tensor(value, dtype)
+    if isinstance(value, dict):
+        fresh = like(value)
+        for key, inner in value.items():
+            fresh[key] = as_tensors(inner)
+        return fresh
+    return type(value)(map(as_tensors, value)) if type(value) in (list, tuple) else value
 
 
 def build(buffer: "memoryview | Array", offset: int, spec: TensorSpec) -> Any:
