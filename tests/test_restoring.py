@@ -62,6 +62,30 @@ def test_a_file_that_changes_during_the_copy_is_told_with_what_was_written(
     assert isinstance(caught.value, OSError)
 
 
+class _Counter:
+    """An object that takes its state by its own code."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def state_dict(self) -> dict[str, int]:
+        return {"count": self.count}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.count = state["count"]
+
+
+def test_a_file_that_fails_during_the_copy_leaves_objects_their_former_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What took its state by its own code before the copy gets its former one back: only the tensors that are named may be a mixture."""
+    monkeypatch.setenv("TENSORKEEP_THREADS", "1")
+    path = tmp_path / "state.safetensors"
+    tk.save({"w": _state(), "counter": _Counter(5)}, path)
+    target = {"w": {name: np.zeros((600, 1000)) for name in _state()}, "counter": _Counter(1)}
+    with pytest.raises(tk.RestoreInterrupted):
+        tk.load(path, into=target, progress=_during_the_copy(lambda: os.truncate(path, 5_000_000)))
+    assert target["counter"].count == 1  # type: ignore[union-attr]
+
+
 def test_a_progress_that_raises_before_the_copy_changes_nothing(tmp_path: Path) -> None:
     """Whatever a callback raises while digests are checked leaves the target as it was."""
     path = tmp_path / "state.safetensors"
