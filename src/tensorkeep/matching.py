@@ -73,6 +73,7 @@ class Matcher:
         read: makes one tensor of the file now, checked, for code that must see its values to plan.
         versions: what the file says of its modules' versions, by their paths in the target.
         casts: conversions that steps made themselves.
+        found_cls: the class that the file names for the object that is planned right now, or "".
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Matcher:
         self.spare: list[tuple[str, Tree]] = []
         self.steps: list[Step] = []
         self.finish: list[Callable[[], object]] = []
+        self.found_cls = ""
         self._absent: list[tuple[Problem, LazyTensor]] = []
         self._into: dict[int, LazyTensor] = {}  # by id of the live tensor: which tensor of the file goes there
 
@@ -112,6 +114,7 @@ class Matcher:
             self.missing(target, path)
             return lambda: live(target)
         if isinstance(target, Captured):
+            self.found_cls = found.cls if isinstance(found, Captured) else ""
             return self.plan(target, _state(found), path, self)
         if isinstance(target, dict):
             return self._dict(target, _state(found), path)
@@ -187,6 +190,10 @@ class Matcher:
 
     def problem(self, kind: str, path: str, found: str, wanted: str, hint: str = "") -> None:
         self.problems.append(Problem(kind, path, found, wanted, hint))
+
+    def other_kind(self, found: Tree, path: str, wanted: str) -> None:
+        """The file has something of another kind here."""
+        self.problem("kind", path, _describe(found), wanted)
 
     def _dict(self, target: dict[Any, Tree], found: Tree, path: str) -> Result:
         if not isinstance(found, dict):

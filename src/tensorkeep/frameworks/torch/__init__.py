@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import torch
 
+from tensorkeep.frameworks.stateful import state_of
 from tensorkeep.frameworks.torch import modules, optimizers, tensors
 from tensorkeep.frameworks.torch.tensors import TorchArrays
 from tensorkeep.matching import Matcher, Result, Step
@@ -37,7 +38,7 @@ class TorchAdapter:
         if isinstance(obj, torch.nn.Module):
             return Captured("torch.module", cls, obj.state_dict(), origin=obj)
         if isinstance(obj, torch.optim.Optimizer):
-            return Captured("torch.optimizer", cls, obj.state_dict(), origin=obj)
+            return Captured("torch.optimizer", cls, state_of(obj), origin=obj)
         if isinstance(obj, torch.Generator):
             return Captured("torch.generator", str(obj.device), obj.get_state(), origin=obj)
         if isinstance(obj, torch.Size):
