@@ -10,7 +10,7 @@ from typing import Any, Final
 import torch
 
 from tensorkeep.frameworks.stateful import state_of
-from tensorkeep.frameworks.torch import modules, optimizers, tensors
+from tensorkeep.frameworks.torch import composed, modules, optimizers, tensors
 from tensorkeep.frameworks.torch.tensors import TorchArrays
 from tensorkeep.matching import Matcher, Result, Step
 from tensorkeep.tensors import LazyTensor
@@ -54,9 +54,9 @@ class TorchAdapter:
         kind = node.kind.removeprefix("torch.")
         try:
             if kind == "sparse":
-                return tensors.rebuild_sparse(node.cls, state)
+                return composed.rebuild_sparse(node.cls, state)
             if kind == "subclass":
-                return tensors.rebuild_subclass(node.cls, state, types)
+                return composed.rebuild_subclass(node.cls, state, types)
             if kind == "dtype":
                 return _DTYPES[state]
             if kind == "device":
@@ -66,7 +66,7 @@ class TorchAdapter:
             if kind == "size":
                 return torch.Size(state)
             if kind == "generator":
-                return _generator(state)
+                return _generator(node.cls, state)
         except (KeyError, TypeError, RuntimeError, AttributeError) as error:
             raise ValueError(f"no {kind} in it: {error}") from error
         return state
@@ -78,19 +78,23 @@ class TorchAdapter:
         if kind == "optimizer":
             return optimizers.plan(target, state, path, matcher)
         if kind == "sparse":
-            return tensors.plan_sparse(target, state, path, matcher)
+            return composed.plan_sparse(target, state, path, matcher)
         if kind == "subclass":
-            return tensors.plan_subclass(target, state, path, matcher)
+            return composed.plan_subclass(target, state, path, matcher)
         if kind == "generator":
             return _plan_generator(target, state, matcher, path)
         return matcher.value(Captured(target.kind, target.cls, state))
 
 
-def _generator(state: Any) -> Any:
-    if not isinstance(state, torch.Tensor):
+def _generator(device: str, state: Any) -> Any:
+    """A generator on its device; its bare state where there is no such device."""
+    if not isinstance(state, torch.Tensor) or _DEVICE.fullmatch(device) is None:
         return state
-    made = torch.Generator()
-    made.set_state(state)
+    try:
+        made = torch.Generator(device=device)
+    except RuntimeError:
+        return state
+    made.set_state(state.cpu())
     return made
 
 
@@ -98,7 +102,7 @@ def _plan_generator(target: Captured, state: Tree, matcher: Matcher, path: str) 
     obj: Any = target.origin
     try:  # on another one first: so what is no state is refused before anything is changed
         probe = torch.Generator(device=obj.device)
-        probe.set_state(torch.as_tensor(matcher.read(state) if isinstance(state, LazyTensor) else None))
+        probe.set_state(_as_state(matcher.read(state) if isinstance(state, LazyTensor) else None))
     except (RuntimeError, TypeError) as error:
         matcher.problem("kind", path, "no state of such a generator", str(error))
         return lambda: obj
@@ -107,10 +111,14 @@ def _plan_generator(target: Captured, state: Tree, matcher: Matcher, path: str) 
 
     def apply() -> None:
         former.append(obj.get_state())
-        obj.set_state(torch.as_tensor(loaded()))
+        obj.set_state(_as_state(loaded()))
 
     matcher.steps.append(Step(path, apply, lambda: [obj.set_state(value) for value in former]))
     return lambda: obj
+
+
+def _as_state(value: Any) -> Any:
+    return torch.as_tensor(value, device="cpu")  # every generator's state lies there, whatever the default device is
 
 
 ADAPTER: Final = TorchAdapter()

@@ -1,6 +1,6 @@
-"""PyTorch's tensors: dense ones over live memory; sparse ones and subclasses as the tensors that they are made of."""
+"""PyTorch's tensors over live memory, and over the bytes of a file. Those that are made of tensors are in `composed`."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from ctypes import string_at
 from typing import Any, Final
 
@@ -13,9 +13,9 @@ from tensorkeep import dtypes
 from tensorkeep.dtypes import DType
 from tensorkeep.errors import UnsupportedError
 from tensorkeep.frameworks.protocols import Build
-from tensorkeep.matching import Matcher, Result, Step, live
+from tensorkeep.frameworks.torch.composed import capture_sparse, capture_subclass
 from tensorkeep.tensors import Array, LazyTensor, TensorSpec, as_array, as_bytes, spec_of
-from tensorkeep.tree import Captured, Tree, like
+from tensorkeep.tree import Tree, like
 
 _NAMES: Final = {
     "BOOL": "bool",
@@ -61,10 +61,9 @@ _NUMPY_OF: Final = {
 _X2: Final = TORCH_OF.get("F4")
 _FEW_BYTES: Final = 4096  # to copy them takes 0.5 us; an array over them 0.9, and an object more for the garbage collector
 _STRIDED: Final = torch.strided
+_RELEASED: Final = "a tensor whose memory was released"
 _DENSE: Final = (torch.Tensor, torch.nn.Parameter)
-_COMPRESSED: Final = {
-    str(layout).removeprefix("torch."): layout for layout in (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
-}
+_MARKED: Final = (torch.nn.Parameter, *filter(None, [getattr(torch.nn, "Buffer", None)]))  # PyTorch 2.4 has no Buffer
 
 
 class LiveTensor(msgspec.Struct, gc=False):
@@ -92,18 +91,18 @@ class LiveTensor(msgspec.Struct, gc=False):
         return tensor.shape, tensor.stride(), tensor.dtype, tensor.device, tensor.is_conj(), tensor.is_neg()
 
     def extent(self) -> tuple[int, int]:
-        tensor = self.tensor
-        if self.address == 0 or tensor.device.type != "cpu":
+        if self.address == 0 or self.tensor.device.type != "cpu":
             return 0, 0
-        reach = sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.stride(), strict=True))
-        return self.address, self.address + (reach + 1) * tensor.element_size()
+        return self.address, self.address + _reach(self.tensor) * self.tensor.element_size()
 
     def unsaveable(self) -> str:
         if self.plain:
             return ""
         if is_lazy(self.tensor):
             return "a parameter that is not initialized yet; run the model once, or load into it first"
-        return "a tensor on the meta device, which has no values" if self.tensor.is_meta else ""
+        if self.tensor.is_meta:
+            return "a tensor on the meta device, which has no values"
+        return _RELEASED if self.address == 0 and _is_released(self.tensor) else ""
 
     def view(self) -> Array | bytes | None:
         if not self.plain:
@@ -122,6 +121,8 @@ class LiveTensor(msgspec.Struct, gc=False):
         tensor = self.tensor
         if tensor.is_meta:
             return "a tensor on the meta device, which has no memory"
+        if self.address == 0 and not is_lazy(tensor) and _is_released(tensor):
+            return _RELEASED
         if not self.plain and any(stride == 0 and length > 1 for length, stride in zip(tensor.shape, tensor.stride(), strict=True)):
             return "an expanded tensor, several of whose elements are one"
         return "an inference tensor, which nothing may write to" if tensor.is_inference() and not torch.is_inference_mode_enabled() else ""
@@ -139,32 +140,56 @@ class LiveTensor(msgspec.Struct, gc=False):
 
 def capture(tensor: Any) -> Tree:
     """A tensor as a LazyTensor over its memory, or as the tensors it is made of."""
+    if tensor.is_nested:
+        raise UnsupportedError("", "a nested tensor", hint="Pass the tensors in it: list(tensor.unbind()).")
     cls = type(tensor)
     if cls not in _DENSE:
         if hasattr(tensor, "__tensor_flatten__"):
-            return _capture_subclass(tensor)
+            return capture_subclass(tensor)
         if is_lazy(tensor):
             return LazyTensor(spec_of(dtypes.F32, (0,)), LiveTensor(tensor, dtypes.F32, 0, False), "torch")  # no shape yet, and no bytes
-        if not isinstance(tensor, (torch.nn.Parameter, torch.nn.Buffer)):
+        if not isinstance(tensor, _MARKED):
             raise UnsupportedError(
                 "",
                 f"a tensor of class {cls.__module__}.{cls.__qualname__}, which has no __tensor_flatten__",
                 hint="Pass tensor.as_subclass(torch.Tensor) if its values are all it holds.",
             )
     if tensor.layout is not _STRIDED:
-        return _capture_sparse(tensor)
+        return capture_sparse(tensor, _DTYPE_OF.get(tensor.dtype))
     torch_dtype = tensor.dtype
     dtype = _DTYPE_OF.get(torch_dtype)
     if dtype is None:
-        raise UnsupportedError(
-            "", f"a tensor of {torch_dtype}", hint="Quantized tensors: pass tensor.int_repr(), the scale and the zero point."
-        )
+        integers = "tensor.int_repr(), the scale and the zero point" if tensor.is_quantized else "tensor.view(torch.uint8)"
+        raise UnsupportedError("", f"a tensor of {torch_dtype}", hint=f"Pass {integers}.")
     shape = tensor.shape
     if torch_dtype is _X2:
-        shape = (*shape[:-1], 2 * shape[-1]) if shape else (2,)
+        if not shape:
+            raise UnsupportedError(
+                "", f"a tensor of {torch_dtype} without dimensions", hint="Pass tensor.reshape(1)."
+            )
+        shape = (*shape[:-1], 2 * shape[-1])
     plain = tensor.is_cpu and tensor.is_contiguous() and not tensor.is_neg() and not tensor.is_conj()
-    address = 0 if 0 in shape or (not plain and tensor.is_meta) else tensor.data_ptr()
+    address = 0
+    if 0 not in shape and (plain or not tensor.is_meta):
+        if _is_released(tensor):
+            plain = False
+        else:
+            address = tensor.data_ptr()
     return LazyTensor(spec_of(dtype, shape), LiveTensor(tensor, dtype, address, plain), "torch")
+
+
+def _reach(tensor: Any) -> int:
+    """Elements from its first one to its last in memory, both counted."""
+    if tensor.is_contiguous():
+        return int(tensor.numel())
+    steps: int = sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return 1 + steps
+
+
+def _is_released(tensor: Any) -> bool:
+    """Whether its storage ends before it does: FSDP and offloaders shrink the storage of parameters that are not needed right now."""
+    there = tensor.untyped_storage().nbytes()
+    return bool(there < (tensor.storage_offset() + _reach(tensor)) * tensor.element_size()) and tensor.numel() > 0
 
 
 def _numpy(tensor: Any) -> Array:
@@ -228,86 +253,3 @@ class TorchArrays:
             return made.to(device) if isinstance(made, torch.Tensor) else made
 
         return build_there
-
-
-def _capture_sparse(tensor: Any) -> Captured:
-    layout = str(tensor.layout).removeprefix("torch.")
-    plain = tensor.detach()
-    if tensor.layout is torch.sparse_coo:
-        state = {"indices": plain._indices(), "values": plain._values(), "coalesced": plain.is_coalesced()}
-    elif layout in ("sparse_csr", "sparse_bsr"):
-        state = {"compressed": plain.crow_indices(), "plain": plain.col_indices(), "values": plain.values()}
-    elif layout in ("sparse_csc", "sparse_bsc"):
-        state = {"compressed": plain.ccol_indices(), "plain": plain.row_indices(), "values": plain.values()}
-    else:
-        raise UnsupportedError("", f"a tensor of layout {tensor.layout}", hint="Pass tensor.to_dense().")
-    return Captured("torch.sparse", layout, {**state, "size": list(tensor.shape)}, origin=tensor)
-
-
-def rebuild_sparse(layout: str, state: Any) -> object:
-    """A sparse tensor from its parts, checked by PyTorch; the parts themselves where they are no tensors of PyTorch."""
-    values, size = state["values"], [int(length) for length in state["size"]]
-    if not isinstance(values, torch.Tensor):
-        return state
-    if layout == "sparse_coo":
-        made = torch.sparse_coo_tensor(state["indices"], values, size, check_invariants=True)
-        return made._coalesced_(True) if state["coalesced"] is True and made.clone().coalesce()._nnz() == made._nnz() else made
-    return torch.sparse_compressed_tensor(
-        state["compressed"], state["plain"], values, size, layout=_COMPRESSED[layout], check_invariants=True
-    )
-
-
-def plan_sparse(target: Captured, state: Tree, path: str, matcher: Matcher) -> Result:
-    """Sparse values are copied by PyTorch itself: how many there are may differ."""
-    obj: Any = target.origin
-    if not isinstance(state, dict) or state.get("size") != list(obj.shape):
-        found = state.get("size") if isinstance(state, dict) else type(state).__name__
-        matcher.problem("shape", path, str(found), str(list(obj.shape)))
-        return lambda: obj
-    loaded = matcher.value(Captured(target.kind, target.cls, state))
-    former: list[Any] = []
-
-    def apply() -> None:
-        former.append(obj.detach().clone())
-        with torch.no_grad():
-            obj.copy_(loaded())
-
-    def undo() -> None:
-        with torch.no_grad():
-            for value in former:
-                obj.copy_(value)
-
-    matcher.steps.append(Step(path, apply, undo))
-    return lambda: obj
-
-
-def _capture_subclass(tensor: Any) -> Captured:
-    names, context = tensor.__tensor_flatten__()
-    state = {
-        "tensors": {name: getattr(tensor, name) for name in names},
-        "context": context,
-        "size": [int(length) for length in tensor.size()],
-        "stride": [int(step) for step in tensor.stride()],
-    }
-    plain = tensor.data if isinstance(tensor, torch.nn.Parameter) else tensor
-    return Captured("torch.subclass", type(plain).__qualname__, state, origin=tensor)
-
-
-def rebuild_subclass(name: str, state: Any, types: Mapping[str, type]) -> object:
-    """A tensor subclass, where the caller passed its class; else the tensors that it is made of."""
-    cls: Any = types.get(name)
-    if cls is None:
-        return state
-    return cls.__tensor_unflatten__(state["tensors"], state["context"], torch.Size(state["size"]), tuple(state["stride"]))
-
-
-def plan_subclass(target: Captured, state: Tree, path: str, matcher: Matcher) -> Result:
-    """Fill the inner tensors; everything else about the two must be equal."""
-    obj = target.origin
-    if not isinstance(state, dict) or not isinstance(state.get("tensors"), dict):
-        matcher.problem("kind", path, type(state).__name__, f"a {target.cls}")
-        return lambda: obj
-    if matcher.build(state.get("context")) != live(target.state["context"]):
-        matcher.problem("kind", path, f"a {target.cls} of context {state.get('context')!r:.60}", f"context {target.state['context']!r:.60}")
-    matcher.fit(target.state["tensors"], state["tensors"], path)
-    return lambda: obj

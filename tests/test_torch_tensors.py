@@ -1,0 +1,178 @@
+"""PyTorch's rarer tensors and generators: what cannot be kept or filled is said in our words, before anything is changed."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+import tensorkeep as tk
+
+torch = pytest.importorskip("torch")
+nn = torch.nn
+pytestmark = pytest.mark.filterwarnings("ignore:.*(beta state|prototype).*:UserWarning")
+
+LAYOUTS = {
+    "coo": lambda dense: dense.to_sparse_coo(),
+    "csr": lambda dense: dense.to_sparse_csr(),
+    "csc": lambda dense: dense.to_sparse_csc(),
+    "bsr": lambda dense: dense.to_sparse_bsr((2, 2)),
+    "bsc": lambda dense: dense.to_sparse_bsc((2, 2)),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_sparse_tensors_are_filled_however_many_values_they_have(layout: str) -> None:
+    """The file's tensor has fewer or more values than the target's."""
+    few, many = torch.eye(4), torch.arange(16.0).reshape(4, 4)
+    for saved, own in ((few, many), (many, few)):
+        target = LAYOUTS[layout](own)
+        assert tk.loads(tk.dumps({"x": LAYOUTS[layout](saved)}), into={"x": target})["x"] is target
+        assert torch.equal(target.to_dense(), saved)
+
+
+class Refusing:
+    """Takes no state, so everything before it is put back."""
+
+    def state_dict(self) -> dict[str, int]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        raise RuntimeError("not this one")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_sparse_tensors_get_their_former_values_back(layout: str) -> None:
+    """When a later object refuses its state."""
+    target = LAYOUTS[layout](torch.eye(4))
+    data = tk.dumps({"x": LAYOUTS[layout](torch.ones(4, 4)), "y": Refusing()})
+    with pytest.raises(tk.MismatchError, match="not this one"):
+        tk.loads(data, into={"x": target, "y": Refusing()})
+    assert torch.equal(target.to_dense(), torch.eye(4))
+
+
+MISFITS = {
+    "dense": (lambda x: x, LAYOUTS["csr"], r"file: F32\[4,4\] +target: a sparse_csr tensor F32\[4,4\]"),
+    "layout": (LAYOUTS["coo"], LAYOUTS["csr"], r"file: a sparse_coo tensor +target: a sparse_csr tensor F32\[4,4\]"),
+    "compression": (LAYOUTS["csr"], LAYOUTS["csc"], r"file: a sparse_csr tensor +target: a sparse_csc tensor"),
+    "shape": (LAYOUTS["csr"], lambda x: x[:2].to_sparse_csr(), r"file: \[4, 4\] +target: \[2, 4\]"),
+    "blocks": (LAYOUTS["bsr"], lambda x: x.to_sparse_bsr((1, 1)), r"file: \[2, 2\] for each value +target: \[1, 1\]"),
+    "object": (lambda x: nn.Linear(1, 1), LAYOUTS["coo"], r"file: a OrderedDict of 2 +target: a sparse_coo tensor"),
+}
+
+
+@pytest.mark.parametrize("case", MISFITS)
+def test_what_does_not_fit_a_sparse_tensor_is_reported(case: str) -> None:
+    """Layout, shape and blocks, in the words used for dense tensors; an intact file is never accused."""
+    saved, own, sentence = MISFITS[case]
+    target = own(torch.eye(4))
+    before = target.to_dense()
+    with pytest.raises(tk.MismatchError, match=sentence):
+        tk.loads(tk.dumps({"x": saved(torch.eye(4))}), into={"x": target})
+    assert torch.equal(target.to_dense(), before)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_sparse_tensors_are_converted_only_with_cast(layout: str) -> None:
+    """As dense ones are."""
+    data = tk.dumps({"x": LAYOUTS[layout](torch.eye(4, dtype=torch.float64) / 3)})
+    target = LAYOUTS[layout](torch.eye(4))
+    with pytest.raises(tk.MismatchError, match=r"file: F64 +target: F32 +\(cast=True"):
+        tk.loads(data, into={"x": target})
+    with pytest.warns(tk.TensorkeepWarning, match="x: F64 became F32, "):
+        tk.loads(data, into={"x": target}, cast=True)
+    assert torch.equal(target.to_dense(), torch.eye(4) / 3)
+
+
+def test_a_part_of_a_sparse_tensor_is_not_taken() -> None:
+    """Its indices and values belong together."""
+    target = LAYOUTS["coo"](torch.eye(4))
+    with pytest.raises(tk.MismatchError, match="a sparse_coo tensor"):
+        tk.loads(tk.dumps({"x": LAYOUTS["coo"](torch.ones(4, 4))}), into={"x": target}, only="x.values")
+    assert torch.equal(target.to_dense(), torch.eye(4))
+
+
+class Odd(torch.Tensor):
+    """A subclass of which a part is asked for that it does not have."""
+
+    @staticmethod
+    def __new__(cls) -> Any:
+        return torch.Tensor._make_wrapper_subclass(cls, (2,))
+
+    def __tensor_flatten__(self) -> Any:
+        raise KeyError("inner")
+
+    @classmethod
+    def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise NotImplementedError(function)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), r"x\.y: a nested tensor\n.*unbind"),
+        (lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged), r"x\.y: a nested tensor\n.*unbind"),
+        (Odd, r"x\.y: a Odd that cannot be taken apart: KeyError"),
+        (lambda: torch.empty(3, dtype=torch.bits8), r"x\.y: a tensor of torch\.bits8\n.*Pass tensor\.view\(torch\.uint8\)"),
+        (lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8), r"x\.y: a tensor of torch\.qint8\n.*int_repr"),
+        (lambda: torch.zeros(1, dtype=torch.uint8).view(torch.float4_e2m1fn_x2).reshape(()), r"x\.y: .*without dimensions\n.*reshape\(1\)"),
+    ],
+    ids=["nested", "jagged", "subclass", "bits", "quantized", "no dimensions"],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_tensors_that_cannot_be_kept_say_where_and_what_to_do(make: Any, sentence: str) -> None:
+    """The path, the reason and a way out, instead of an error from inside PyTorch."""
+    with pytest.raises(tk.UnsupportedError, match=sentence):
+        tk.dumps({"x": {"y": make()}})
+
+
+@pytest.mark.parametrize("left", [0, 40], ids=["nothing left", "too little left"])
+@pytest.mark.parametrize("view", [lambda t: t, lambda t: t[5:], lambda t: t[::3]], ids=["whole", "rest", "strided"])
+def test_memory_that_was_released_is_neither_read_nor_written(left: int, view: Any) -> None:
+    """FSDP and offloaders free the storage of tensors that stay: what lies there now belongs to others."""
+    data = tk.dumps({"x": torch.ones(view(torch.empty(2000)).shape)})
+    whole = torch.ones(2000)
+    tensor = view(whole)
+    whole.untyped_storage().resize_(left)  # in bytes
+    with pytest.raises(tk.UnsupportedError, match="x: a tensor whose memory was released"):
+        tk.dumps({"x": tensor})
+    with pytest.raises(tk.MismatchError, match="a tensor whose memory was released"):
+        tk.loads(data, into={"x": tensor})
+
+
+def test_a_generator_of_a_device_that_is_not_here_comes_as_its_state() -> None:
+    """The rest of the file loads all the same."""
+    state = torch.arange(16, dtype=torch.uint8)
+
+    class Elsewhere(torch.Generator):
+        device = torch.device("privateuseone", 3)  # no such backend is registered
+
+        def get_state(self) -> Any:
+            return state
+
+    found = tk.loads(tk.dumps({"g": Elsewhere(), "x": torch.ones(2)}))
+    assert torch.equal(found["g"], state)
+    assert torch.equal(found["x"], torch.ones(2))
+
+
+def test_generators_are_filled_whatever_the_default_device_is() -> None:
+    """Inside `with torch.device("meta")` nothing of a generator's state may become a meta tensor."""
+    saved, target = torch.Generator().manual_seed(5), torch.Generator()
+    with torch.device("meta"):
+        tk.loads(tk.dumps({"g": saved}), into={"g": target})
+        found = tk.loads(tk.dumps({"g": saved}))["g"]
+    wanted = torch.rand(3, generator=saved)
+    assert torch.equal(torch.rand(3, generator=target), wanted)
+    assert torch.equal(torch.rand(3, generator=found), wanted)
+
+
+def test_a_pytorch_without_buffers_as_a_class_is_enough() -> None:
+    """torch.nn.Buffer came with PyTorch 2.5; 2.4 is the oldest that is supported."""
+    program = """
+import torch
+vars(torch.nn).pop("Buffer", None)
+import tensorkeep as tk
+class Named(torch.nn.Parameter): ...
+assert tk.loads(tk.dumps({"p": Named(torch.ones(2))}))["p"].tolist() == [1, 1]
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
