@@ -1,9 +1,11 @@
 """PyTorch's rarer tensors and generators: what cannot be kept or filled is said in our words, before anything is changed."""
 
+import dataclasses
 import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 
 import tensorkeep as tk
@@ -29,6 +31,14 @@ def test_sparse_tensors_are_filled_however_many_values_they_have(layout: str) ->
         target = LAYOUTS[layout](own)
         assert tk.loads(tk.dumps({"x": LAYOUTS[layout](saved)}), into={"x": target})["x"] is target
         assert torch.equal(target.to_dense(), saved)
+
+
+@dataclasses.dataclass
+class Two:
+    """Two arrays."""
+
+    one: Any
+    two: Any
 
 
 class Refusing:
@@ -176,3 +186,37 @@ class Named(torch.nn.Parameter): ...
 assert tk.loads(tk.dumps({"p": Named(torch.ones(2))}))["p"].tolist() == [1, 1]
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_each_place_of_a_target_keeps_its_own_object_of_a_tie() -> None:
+    """A parameter beside its model is given back as that parameter, and still there is one memory for one tensor of the file."""
+    model = nn.Linear(2, 2)
+    data = tk.dumps({"m": model, "w": model.weight, "v": model.weight.detach(), "again": model.weight})
+    for order in ("mwv", "vwm", "wvm"):
+        target = nn.Linear(2, 2)
+        state = {"m": target, "w": target.weight, "v": target.weight.detach(), "again": target.weight}
+        state = {name: state[name] for name in order} | state
+        found = tk.loads(data, into=state)
+        assert all(found[name] is value for name, value in state.items())
+        assert torch.equal(target.weight, model.weight)
+    one = torch.zeros(2)
+    target = {"a": one, "b": one.detach()}
+    differing = tk.dumps({"a": torch.ones(2), "b": torch.full((2,), 2.0)})
+    with pytest.raises(tk.MismatchError, match="tied"):
+        tk.loads(differing, into=target)
+    assert tk.loads(tk.dumps({"a": torch.ones(2), "b": torch.ones(2)}), into=target)["b"] is target["b"]
+    half = tk.loads(tk.dumps({"b": torch.full((2,), 3.0)}), into=target)  # one name of a tie is enough
+    assert half["a"] is one
+    assert half["b"] is target["b"]
+    assert one.tolist() == [3.0, 3.0]
+
+
+def test_arrays_and_fields_of_records_keep_their_own_objects_too() -> None:
+    """The same for views of one NumPy array, and in a dataclass."""
+    array = np.zeros(3)
+    target = Two(array, array[:])
+    view = target.two
+    found = tk.loads(tk.dumps({"r": Two(np.ones(3), np.ones(3))}), into={"r": target})
+    assert found["r"].one is array
+    assert found["r"].two is view
+    assert array.tolist() == [1.0, 1.0, 1.0]

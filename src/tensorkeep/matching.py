@@ -25,6 +25,9 @@ class _Missing:
 
 MISSING: Final = _Missing()
 
+TIED: Final = "tied"
+"""The kind of a node of a target that is another object over the memory of a tensor met before: its state is that tensor."""
+
 
 @dataclass(slots=True)
 class Copy:
@@ -114,6 +117,9 @@ class Matcher:
             self.missing(target, path)
             return lambda: live(target)
         if isinstance(target, Captured):
+            if target.kind == TIED:
+                self.tensor(target.state, found, path)
+                return lambda: target.origin
             self.found_cls = found.cls if isinstance(found, Captured) else ""
             return self.plan(target, _state(found), path, self)
         if isinstance(target, dict):

@@ -1,7 +1,7 @@
 """Capture: a state becomes a tree.
 
 Every object is turned, by its adapter, into containers, plain values and tensors over live memory. Nothing is copied; tied tensors
-become one. Values that no adapter knows pass through: structure keeps or refuses them.
+become one; each place of a target keeps its own object of them. Values that no adapter knows pass through: structure keeps or refuses them.
 """
 
 import warnings
@@ -15,6 +15,7 @@ from tensorkeep.frameworks import table
 from tensorkeep.frameworks.numpy import LiveArray
 from tensorkeep.frameworks.protocols import Adapter
 from tensorkeep.limits import Limits
+from tensorkeep.matching import TIED
 from tensorkeep.tensors import LazyTensor, Live
 from tensorkeep.tree import Captured, Packed, Tree, join, like, name_of
 
@@ -52,6 +53,7 @@ class _Capture:
         self.of_files: dict[int, LazyTensor] = {}
         self.by_address: dict[int, LazyTensor | list[LazyTensor]] | None = None  # made for the first tensor that may share its memory
         self.open: set[int] = set()  # ids of the containers and objects around the present one
+        self.objects = 0  # around the present one: what stands in them is never given back by itself, but for the fields of records
 
     def node(self, value: Any, path: str, depth: int) -> Tree:
         kind = type(value)
@@ -103,21 +105,25 @@ class _Capture:
             return self.tensor(made, value)
         if isinstance(made, Captured):
             self.enter(value, path, depth)
+            self.objects += adapter.name != "records"
             made.state = self.node(made.state, path, depth + 1)
+            self.objects -= adapter.name != "records"
             self.open.discard(id(value))
         return made
 
-    def tensor(self, tensor: LazyTensor, value: object) -> LazyTensor:
+    def tensor(self, tensor: LazyTensor, value: object) -> Tree:
         """The one LazyTensor of tied tensors: same pointer, shape, strides and dtype of live memory."""
-        self.by_id[id(value)] = tensor
         source: Any = tensor.source
-        if self.by_address is None:
-            if type(source) is LiveArray and source.array.base is None:  # it owns its memory: only a view of it can share it
-                return tensor
+        if self.by_address is None and not (type(source) is LiveArray and source.array.base is None):
+            # An array that owns its memory can share it only with a view of it; this one may be one.
             self.by_address = {}
-            for known in list(self.by_id.values()):
+            for known in self.by_id.values():
                 self.tied(known)
-        self.by_id[id(value)] = known = self.tied(tensor)
+        known = self.tied(tensor)
+        if known is tensor:
+            self.by_id[id(value)] = tensor  # which holds the value, so that its id stays its own
+        elif not (self.saving or self.objects or cast(Live, known.source).owner() is value):
+            return Captured(TIED, type(value).__qualname__, known, origin=value)
         return known
 
     def tied(self, tensor: LazyTensor) -> LazyTensor:

@@ -164,9 +164,7 @@ def capture(tensor: Any) -> Tree:
     shape = tensor.shape
     if torch_dtype is _X2:
         if not shape:
-            raise UnsupportedError(
-                "", f"a tensor of {torch_dtype} without dimensions", hint="Pass tensor.reshape(1)."
-            )
+            raise UnsupportedError("", f"a tensor of {torch_dtype} without dimensions", hint="Pass tensor.reshape(1).")
         shape = (*shape[:-1], 2 * shape[-1])
     plain = tensor.is_cpu and tensor.is_contiguous() and not tensor.is_neg() and not tensor.is_conj()
     address = 0
