@@ -328,3 +328,89 @@ def test_what_only_leaves_out_of_an_objects_state_stays_as_it_is() -> None:
     target = Pair(1, 2)
     tk.loads(tk.dumps({"p": Pair(3, 4)}), into={"p": target}, only="p.two")
     assert (target.one, target.two) == (1, 4)
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "SGD": {"momentum": 0.9},
+    "RMSprop": {"momentum": 0.9, "centered": True},
+    "Adam": {"amsgrad": True},
+    "LBFGS": {"lr": 0.01},
+}
+KINDS = sorted(
+    name for name, kind in vars(torch.optim).items() if isinstance(kind, type) and name not in ("Optimizer", "SparseAdam", "Muon")
+)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("steps", [0, 1], ids=["fresh", "stepped"])
+def test_every_optimizer_of_pytorch_is_restored_as_by_itself(name: str, steps: int) -> None:
+    """And trains on with the same bits; none has slots of a shape that would be refused."""
+
+    def run(steps: int) -> tuple[Any, Any]:
+        torch.manual_seed(0)
+        model = nn.Linear(2, 3)
+        optimizer = getattr(torch.optim, name)(model.parameters(), **OPTIONS.get(name, {}))
+        go_on(model, optimizer, steps)
+        return model, optimizer
+
+    def go_on(model: Any, optimizer: Any, steps: int) -> None:
+        def loss() -> Any:
+            optimizer.zero_grad()
+            value = model(torch.ones(1, 2)).square().sum()
+            value.backward()
+            return value
+
+        for _ in range(steps):
+            optimizer.step(loss)
+
+    model, saved = run(3)
+    data = tk.dumps({"m": model, "o": saved})
+    target, optimizer = run(steps)
+    tk.loads(data, into={"m": target, "o": optimizer})
+    for one, other in zip(model.parameters(), target.parameters(), strict=True):
+        assert torch.equal(one, other)
+    go_on(model, saved, 2)
+    go_on(target, optimizer, 2)
+    for one, other in zip(model.parameters(), target.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+class Quantized(torch.Tensor):
+    """Codes and a scale, as optimizers of 8 bits keep their slots."""
+
+    @staticmethod
+    def __new__(cls, codes: Any, scale: Any) -> Any:
+        made = torch.Tensor._make_wrapper_subclass(cls, codes.shape, dtype=torch.float32)
+        made.codes, made.scale = codes, scale
+        return made
+
+    def __tensor_flatten__(self) -> Any:
+        return ["codes", "scale"], None
+
+    @staticmethod
+    def __tensor_unflatten__(tensors: Any, context: Any, size: Any, stride: Any) -> Any:
+        return Quantized(tensors["codes"], tensors["scale"])
+
+    @classmethod
+    def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is torch.ops.aten.detach.default:
+            return args[0]
+        raise NotImplementedError(function)
+
+
+def test_slots_of_a_tensor_subclass_are_filled_in_place() -> None:
+    """They stay what they are, their inner tensors get the bytes, and what does not fit is told."""
+
+    def quantized(value: int, width: int = 3) -> tuple[Any, Any]:
+        model, optimizer = stepped(kind=torch.optim.SGD)
+        slot = Quantized(torch.full((width, 2), value, dtype=torch.int8), torch.tensor(0.5 * value))
+        optimizer.state[model.weight]["slot"] = slot
+        return optimizer, slot
+
+    saved, _ = quantized(4)
+    optimizer, slot = quantized(1)
+    tk.loads(tk.dumps(saved), into=optimizer)
+    assert optimizer.state_dict()["state"][0]["slot"] is slot
+    assert (slot.codes.tolist(), slot.scale.item()) == ([[4, 4]] * 3, 2.0)
+    with pytest.raises(tk.MismatchError, match=r"slot\.codes +file: \[3, 2\] +target: \[9, 2\]"):
+        tk.loads(tk.dumps(saved), into=quantized(1, width=9)[0])

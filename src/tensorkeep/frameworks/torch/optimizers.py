@@ -21,7 +21,7 @@ _OF_SCHEDULERS: Final = frozenset({"initial_lr", "max_lr", "min_lr", "max_moment
 
 _AS_THE_PARAMETER: Final = frozenset({
     "acc_delta", "ax", "exp_avg", "exp_avg_sq", "exp_inf", "grad_avg", "max_exp_avg_sq", "momentum_buffer", "prev", "square_avg",
-    "step_size", "sum",
+    "step_size", "sum", "variance",
 })  # fmt: skip
 """Slots that have the parameter's shape, in every optimizer of torch.optim that has them."""
 
@@ -149,7 +149,12 @@ class _Planning:
         """One slot of one parameter: read straight into the tensor that is there, or into a new one."""
         matcher = self.matcher
         # None is not begun yet, and counters were once numbers: PyTorch makes tensors of both.
-        if found is LEFT_OUT or found is None or isinstance(found, (int, float)) or not isinstance(own, LazyTensor):
+        if found is LEFT_OUT or found is None or isinstance(found, (int, float)):
+            return merged(found, own, matcher)
+        if isinstance(own, Captured) and own.kind == "torch.subclass" and self.may_fill:
+            self.in_place.append((parameter, name, own.origin))
+            return matcher.fit(own, found, path)
+        if not isinstance(own, LazyTensor):
             return merged(found, own, matcher)
         tensor: Any = own.source.owner()  # type: ignore[attr-defined]  # a live tensor of the target
         problem = matcher.unfit(own, found, path)
