@@ -33,6 +33,25 @@ def test_any_single_flipped_bit_is_found(tmp_path: Path) -> None:
                 tk.load(path)
 
 
+def test_a_flipped_bit_in_the_key_of_the_document_is_damage(tmp_path: Path) -> None:
+    """No flip makes a model file one by others, whose tensors nobody checks: not in a verdict, and not when it is loaded."""
+    data = tk.dumps(STATE, metadata={"note": '{"version":"of mine"}'})
+    at = data.index(b'"tensorkeep":') + 1
+    path = tmp_path / "flipped.safetensors"
+    for place in range(at * 8, (at + len("tensorkeep")) * 8):
+        flipped = bytearray(data)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        try:
+            verdict = tk.verify(path)
+        except tk.FormatError:  # no JSON any more, or no UTF-8
+            pass
+        else:
+            assert [damage.path for damage in verdict.damaged] == ["(header)"], f"bit {place}"
+        with pytest.raises((tk.CorruptError, tk.FormatError)):
+            tk.load(path)
+
+
 def test_damage_is_named_to_the_tensor_and_the_bytes(tmp_path: Path) -> None:
     """The verdict and the error name the tensor and the chunk; the rest can still be loaded."""
     data = bytearray(tk.dumps(STATE))
@@ -101,8 +120,9 @@ def test_the_crafted_file_is_the_one_we_write() -> None:
 )
 def test_a_broken_document_is_refused(changes: dict[str, object], sentence: str) -> None:
     """Unknown versions name the release to install; fields that are missing or wrong are refused."""
-    with pytest.raises(tk.FormatError, match=sentence):
+    with pytest.raises(tk.FormatError, match=sentence) as caught:
         tk.loads(model_file(TREE, ONE, **changes))
+    assert sentence != "laid out" or "another copy" in caught.value.hint
 
 
 @pytest.mark.parametrize("root", ["0" * 64, "f" * 64, "F" * 64, "", "abc", "é" * 32])

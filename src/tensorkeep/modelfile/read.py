@@ -26,6 +26,7 @@ from tensorkeep.workers import Job, run
 JOB_BYTES: Final = 4 * CHUNK_BYTES
 _NOTHING: Final = np.empty(0, np.uint8)  # where empty tensors are
 _HEAD_BYTES: Final = 16 << 10  # what most headers fit into
+_DOCUMENT_BEGINS: Final = '{"version":"'
 MAPPED_BYTES: Final = 64 << 10  # smaller files are read: a mapping costs more than the copy
 
 
@@ -398,8 +399,21 @@ def read_contents(file: File, *, verify: bool, mmap: bool | None, limits: Limits
         source = FileBytes(storage, span.start, span.stop, span.spec.dtype is dtypes.BOOL)
         stored[path] = LazyTensor(span.spec, source, "numpy", path)
     if KEY not in header.metadata:
+        _check_other_keys(prefix, text, header, file.name)
         return Contents(file.name, "safetensors", dict(stored), stored, storage, dict(header.metadata), file.nbytes)
     return _model_file(file, prefix, text, header, storage, stored, limits)
+
+
+def _check_other_keys(prefix: bytearray, text: bytearray, header: Header, file: str) -> None:
+    """A document of ours under another key is a model file whose key was damaged, not a file by others with nothing to check."""
+    for other in header.metadata.values():
+        if not other.startswith(_DOCUMENT_BEGINS):
+            continue
+        try:
+            root = msgspec.json.decode(other, type=Document).root
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            continue
+        check_root(prefix, text, root, file)
 
 
 def _model_file(
@@ -416,7 +430,7 @@ def _model_file(
     except TensorkeepError:
         raise
     except (msgspec.MsgspecError, ValueError) as error:
-        raise FormatError(file.name, f'its __metadata__["{KEY}"] is not laid out as it should be: {error}') from None
+        raise _not_laid_out(file.name, error) from None
     tree = structure.decode(tree_document, stored, framework=document.framework or "numpy", file=file.name, limits=limits)
     metadata: dict[str, Any] = {key: value for key, value in header.metadata.items() if key not in (KEY, "format")}
     if own is not None:
@@ -439,6 +453,14 @@ def _model_file(
     )
 
 
+def _not_laid_out(file: str, error: Exception) -> FormatError:
+    return FormatError(
+        file,
+        f'its __metadata__["{KEY}"] is not laid out as it should be: {error}',
+        hint="Damaged, or written by a broken tool: take another copy of the file.",
+    )
+
+
 class _Version(msgspec.Struct):
     version: str
     writer: str = ""
@@ -449,7 +471,7 @@ def _check_version(text: bytes, file: str) -> None:
     try:
         found = msgspec.json.decode(text, type=_Version)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise FormatError(file, f'its __metadata__["{KEY}"] is not laid out as it should be: {error}') from None
+        raise _not_laid_out(file, error) from None
     major = found.version.partition(".")[0]
     if major != VERSION.partition(".")[0]:
         release = found.writer.partition(" ")[2]
