@@ -140,6 +140,9 @@ def test_the_plain_tree_is_what_load_state_dict_takes(tmp_path: Path) -> None:
     assert tree["model"]["embed.weight"] is tree["model"]["head.weight"]
 
 
+_PAIRS = getattr(torch, "float4_e2m1fn_x2", None)  # not before PyTorch 2.8
+
+
 def _tensors() -> dict[str, Any]:
     torch.manual_seed(0)
     with warnings.catch_warnings():
@@ -149,8 +152,10 @@ def _tensors() -> dict[str, Any]:
             torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex32, torch.complex64, torch.complex128,
             torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz,
         )}  # fmt: skip
-        made["e8m0"] = torch.arange(4, dtype=torch.uint8).view(torch.float8_e8m0fnu)
-        made["x2"] = torch.arange(8, dtype=torch.uint8).reshape(2, 4).view(torch.float4_e2m1fn_x2)
+        if hasattr(torch, "float8_e8m0fnu"):  # not before PyTorch 2.7
+            made["e8m0"] = torch.arange(4, dtype=torch.uint8).view(torch.float8_e8m0fnu)
+        if _PAIRS is not None:
+            made["x2"] = torch.arange(8, dtype=torch.uint8).reshape(2, 4).view(_PAIRS)
         made["transposed"] = torch.randn(5, 3).t()
         made["strided"] = torch.randn(10)[::3]
         made["expanded"] = torch.randn(1, 3).expand(4, 3)
@@ -174,8 +179,8 @@ def test_every_kind_of_tensor_comes_back(name: str) -> None:
     found = tk.loads(tk.dumps({"t": tensor, "again": tensor}))
     assert type(found["t"]) is torch.Tensor
     assert (found["t"].dtype, found["t"].shape, found["t"].layout) == (tensor.dtype, tensor.shape, tensor.layout)
-    if tensor.dtype is torch.float4_e2m1fn_x2 or tensor.dtype is torch.complex32:
-        integers = torch.uint8 if tensor.dtype is torch.float4_e2m1fn_x2 else torch.int32
+    if tensor.dtype in (_PAIRS, torch.complex32):
+        integers = torch.uint8 if tensor.dtype is _PAIRS else torch.int32
         assert torch.equal(found["t"].view(integers), tensor.view(integers))
     else:
         assert bits(found["t"]) == bits(tensor)

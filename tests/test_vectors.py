@@ -56,7 +56,9 @@ def test_tensors_and_metadata(vector: Path, expected: Any) -> None:
 def test_the_state(vector: Path, expected: Any) -> None:
     """The state comes back, with its types, bits, order and ties."""
     if vector.name.endswith("torch"):
-        pytest.importorskip("torch")
+        torch = pytest.importorskip("torch")
+        if not hasattr(torch, "float8_e8m0fnu"):
+            pytest.skip("the vector holds a float8_e8m0fnu, which this PyTorch does not have")
     state = tk.load(vector / "model.safetensors")
     assert json.loads(json.dumps(told(state))) == expected["state"]
     assert ties(state) == expected["ties"]
