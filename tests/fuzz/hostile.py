@@ -8,11 +8,15 @@ from collections import OrderedDict, defaultdict, deque
 from types import SimpleNamespace
 
 import numpy as np
-import torch
 from hypothesis import strategies as st
 
 import tensorkeep as tk
 from craft import frame, model_file
+
+try:
+    import torch
+except ModuleNotFoundError:  # the files and targets are then without what is PyTorch's; the parsers are the same
+    torch = None
 
 M61 = 2**61 - 1  # ints that differ by it have one hash
 VALUE_TAGS = (
@@ -107,21 +111,28 @@ def with_all_tensors(node: object, used: dict[str, tuple[str, list[int], bytes]]
     return {"dict": [["node", node], ["w", {"tensor": "w"}], *([name, {"tensor": name}] for name in used if name != "w")]}
 
 
-def seeds() -> list[bytes]:
-    """Good files of every kind of thing."""
+def _trained() -> dict[str, object]:
+    if torch is None:
+        return {}
     net = torch.nn.Linear(3, 2)
     adam = torch.optim.Adam(net.parameters())
     net(torch.ones(1, 3)).sum().backward()
     adam.step()
+    return {"net": net, "opt": adam, "t": torch.ones(2, 2)}
+
+
+def seeds() -> list[bytes]:
+    """Good files of every kind of thing."""
     rng = np.random.default_rng(1)
     return [
-        tk.dumps({"net": net, "opt": adam, "epoch": 3, "w": np.ones(4, np.float32), "t": torch.ones(2, 2), "rng": rng}),
+        tk.dumps({**_trained(), "epoch": 3, "w": np.ones(4, np.float32), "rng": rng}),
         tk.dumps(
             {"a": [1, 2.5, None, True, 2**70], "b": {1: (2,), "k": {3, "x"}}, "c": deque([1], 3), "d": OrderedDict(x=defaultdict(list))}
         ),
         tk.dumps({"s": "x" * 70_000, "l": list(range(1200)), "u": np.array(["ab", "c"]), "r": np.zeros(2, [("p", "<f4"), ("q", ">i2")])}),
         tk.dumps(
-            {"m": random.Random(1), "n": np.random.RandomState(1), "p": np.random.Philox(1), "g": torch.Generator(), "dt": torch.float16}
+            {"m": random.Random(1), "n": np.random.RandomState(1), "p": np.random.Philox(1)}
+            | ({"g": torch.Generator(), "dt": torch.float16} if torch else {})
         ),
         tk.dumps(
             [dt.datetime(2020, 1, 1, tzinfo=dt.UTC), dt.timedelta(1), range(3), slice(1), np.float32(1), b"x", 1j, SimpleNamespace(w=1)]

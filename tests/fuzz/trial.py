@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 
 import tensorkeep as tk
 from craft import model_file
 from fuzz import hostile
+from fuzz.hostile import torch
 from tensorkeep.cli import run
 
 SOON_S = 5.0  # a bound against quadratic time on a loaded machine, not a speed
@@ -54,8 +54,7 @@ def _open(data: bytes) -> None:
 def _target() -> dict[str, object]:
     return {
         "w": np.full(4, 7, np.float32),
-        "t": torch.full((2, 2), 7.0),
-        "net": torch.nn.Linear(2, 2),
+        **({"t": torch.full((2, 2), 7.0), "net": torch.nn.Linear(2, 2)} if torch else {}),
         "rng": np.random.Generator(np.random.PCG64(7)),
         "steps": [np.full(2, 7, np.int64)],
         "n": 3,
@@ -63,8 +62,10 @@ def _target() -> dict[str, object]:
 
 
 def _bits(target: dict[str, object]) -> list[object]:
-    net, rng, steps = target["net"], target["rng"], target["steps"]
-    arrays = [target["w"], target["t"].numpy(), steps[0], *(value.numpy() for value in net.state_dict().values())]
+    rng, steps = target["rng"], target["steps"]
+    arrays = [target["w"], steps[0]]
+    if torch:
+        arrays += [target["t"].numpy(), *(value.numpy() for value in target["net"].state_dict().values())]
     return [*(array.tobytes() for array in arrays), rng.bit_generator.state, target["n"], len(steps)]
 
 
@@ -95,7 +96,8 @@ def ways(data: bytes, folder: Path) -> Iterator[tuple[str, Callable[[], object]]
     path.write_bytes(data)
     yield "loads", lambda: tk.loads(data)
     yield "load", lambda: tk.load(path, mmap=True, only="*a*", rename={"*.*": "*.*"})
-    yield "load as torch", lambda: tk.load(path, framework="torch", verify=False)
+    if torch:
+        yield "load as torch", lambda: tk.load(path, framework="torch", verify=False)
     yield "open", lambda: _open(data)
     yield "verify", lambda: tk.verify(path)
     yield "show", lambda: tk.show(path)
