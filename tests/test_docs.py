@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import re
 import shutil
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -214,6 +215,16 @@ def test_the_readme_names_the_two_commands_that_ci_runs() -> None:
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert 'install --quiet -e ".[test]"' in ci
     assert ci.rstrip().endswith("python -m pytest")
+
+
+def test_ci_runs_the_oldest_packages_that_pyproject_allows() -> None:
+    """tests/oldest.txt pins just the minima of what the core and the tests need, and .ci/run installs it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = dict(line.split(">=") for line in [*project["dependencies"], *project["optional-dependencies"]["test"]])
+    lines = (ROOT / "tests" / "oldest.txt").read_text(encoding="utf-8").splitlines()
+    pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert {name: re.sub(r"(\.0)+$", "", version) for name, version in pinned.items()} == needed
+    assert '-r tests/oldest.txt -e ".[test]"' in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
 def test_nobody_is_named_who_only_built_it() -> None:
