@@ -50,7 +50,8 @@ def signature(thing: Any) -> str:
         if parameter.kind is parameter.KEYWORD_ONLY and not keyword_only:
             keyword_only = True
             parts.append("*")
-        text = str(parameter)
+        # Each Python spells the type of `**options` in another way, and it is private: the text below says what they are.
+        text = str(parameter) if parameter.kind is not parameter.VAR_KEYWORD else f"**{parameter.name}"
         parts.append(plain(text))
     returns = (
         ""

@@ -183,6 +183,13 @@ def test_the_api_page_is_the_one_that_its_command_writes() -> None:
         assert f"### `{name}`" in text, name
 
 
+def test_the_api_page_has_no_insides_of_python() -> None:
+    """No signature shows how a type is spelled inside, which every release of Python does in another way."""
+    page = (DOCS / "reference" / "api.md").read_text(encoding="utf-8")
+    for signature in re.findall(r"^```text\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
+        assert not re.search(r"<class|<function|Unpack|typing\.", signature), signature
+
+
 def test_the_architecture_page_names_every_room_on_its_storey() -> None:
     """The house in docs/architecture.md is the house that the import test guards."""
     text = (DOCS / "architecture.md").read_text(encoding="utf-8")
