@@ -1,7 +1,10 @@
 """The container: what safetensors allows is read, all else is refused, each with its own sentence."""
 
+import gzip
+import io
 import json
 import math
+import pickle
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +30,9 @@ def changed(**entry: object) -> bytes:
 
 BAD: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "0 bytes"),
+    "zeros": (bytes(100), "zeros"),
+    "a header of one byte": (struct.pack("<Q", 1) + b"{", "not even hold"),
+    "one byte too many": (safetensors({}, b"x"), "1 byte follows"),
     "seven bytes": (b"1234567", "8"),
     "length beyond the file": (struct.pack("<Q", 50) + b"{}", "cut short"),
     "length beyond the limit": (struct.pack("<Q", 2**62) + b"{}", "limit"),
@@ -75,6 +81,50 @@ def test_a_bad_header_is_refused_with_its_own_sentence(tmp_path: Path, what: str
         assert isinstance(caught.value, ValueError)
 
 
+def _written(write: Callable[[io.BytesIO], object]) -> bytes:
+    buffer = io.BytesIO()
+    write(buffer)
+    return buffer.getvalue()
+
+
+FOREIGN: dict[str, tuple[bytes, str]] = {
+    "np.savez": (_written(lambda file: np.savez(file, a=np.ones(3))), "zip archive"),
+    "np.save": (_written(lambda file: np.save(file, np.ones(3))), "np.save"),
+    **{f"pickle {protocol}": (pickle.dumps({"a": [1]}, protocol), "pickle") for protocol in range(2, 6)},
+    "a tiny pickle": (pickle.dumps(None), "pickle"),
+    "a large pickle": (pickle.dumps({"a": bytes(1 << 20)}), "pickle"),
+    "torch.save before 1.6": (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "torch.save"),
+    "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5"),
+    "GGUF": (b"GGUF" + struct.pack("<IQQ", 3, 0, 0), "GGUF"),
+    "TensorFlow Lite": (b"\x1c\0\0\0TFL3" + bytes(20), "Lite"),
+    "ONNX": (b"\x08\x0a\x12\x07pytorch" + bytes(20), "ONNX"),
+    "gzip": (gzip.compress(safetensors(GOOD, DATA)), "gunzip"),
+    "Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "git lfs pull"),
+    "a page of the web": (b"<!DOCTYPE html><html></html>", "page"),
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_a_file_of_another_format_is_told_by_its_name(tmp_path: Path, what: str) -> None:
+    """The error says what the file looks like, that safetensors files alone are read, and what to do; from bytes too."""
+    data, sentence = FOREIGN[what]
+    (tmp_path / "old").write_bytes(data)
+    for act in (tk.load, tk.open, tk.verify, tk.show):
+        with pytest.raises(tk.FormatError, match=sentence) as caught:
+            act(tmp_path / "old")
+        assert "safetensors files only" in caught.value.problem
+        assert caught.value.hint
+    with pytest.raises(tk.FormatError, match=sentence):
+        tk.loads(data)
+
+
+@pytest.mark.parametrize("low", [b"\x80\x02", b"\x80\x04\x95", b"\x1f\x8b", b"\x08\x0a\x12"])
+def test_a_file_that_was_cut_short_is_not_taken_for_another_format(low: bytes) -> None:
+    """The length of a header may begin with the bytes of a pickle; then the file is cut short, and the error says that."""
+    with pytest.raises(tk.FormatError, match="cut short"):
+        tk.loads(low.ljust(8, b"\0") + b'{"a":')
+
+
 def test_what_the_format_allows_is_read() -> None:
     """Tensors in any order, unknown fields, trailing spaces, other spellings of JSON, empty tensors, an empty file."""
     text = (
@@ -105,7 +155,7 @@ def test_a_misaligned_tensor_of_others_is_copied_to_its_alignment(tmp_path: Path
 def test_packed_six_bit_floats_of_others_have_bytes_but_no_values() -> None:
     """For F6 no common packing exists: NumPy cannot show it, and the error says what works."""
     data = safetensors({"a": {"dtype": "F6_E2M3", "shape": [4], "data_offsets": [0, 3]}}, b"abc")
-    with tk.open(__import__("io").BytesIO(data)) as contents:
+    with tk.open(io.BytesIO(data)) as contents:
         assert contents.tensors["a"].tobytes() == b"abc"
         with pytest.raises(tk.UnsupportedError, match="tobytes"):
             contents.tensors["a"].numpy()

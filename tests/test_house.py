@@ -16,7 +16,7 @@ STOREYS: Final = (
     ("words", {"_version", "errors", "limits", "progress", "extras", "dtypes", "tensors"}),
     ("matter", {"tree", "plain", "strictjson", "structure", "contents", "report", "selection", "matching", "chunks"}),
     ("machinery", {"workers", "backends"}),
-    ("grammars", {"container"}),
+    ("grammars", {"foreign", "container"}),
     ("frameworks", {"frameworks"}),
     ("keepers", {"modelfile", "opening"}),
     ("verbs", {"verbs"}),

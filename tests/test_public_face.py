@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -77,3 +78,25 @@ def test_the_types_are_what_people_expect(tmp_path: Path) -> None:
     assert 'Revealed type is "str"' in out or 'Revealed type is "builtins.str"' in out
     assert "tuple[int, ...]" in out or "tuple[builtins.int, ...]" in out
     assert out.count("error:") == 1, out  # the last line, and nothing else
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/key.safetensors", "https://host/m.safetensors", "gs://b/k", "file:///tmp/m.safetensors"])
+@pytest.mark.parametrize("verb", ["load", "open", "show", "verify", "save"])
+def test_a_url_is_told_to_be_one(verb: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not as a file that is missing; and nothing of that name is made."""
+    monkeypatch.chdir(tmp_path)
+    act = partial(tk.save, {"a": 1}) if verb == "save" else getattr(tk, verb)
+    with pytest.raises(OSError, match="URL, which is not supported yet") as caught:
+        act(url)
+    assert caught.value.filename == url
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no name has a colon there")
+@pytest.mark.parametrize("name", ["a:b", "s3:", "C://m", "2024-01-01T10:00:00.safetensors", "./s3://m"])
+def test_a_name_with_a_colon_is_a_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is not a scheme of two letters or more before `://` is a path."""
+    monkeypatch.chdir(tmp_path)
+    Path(name).parent.mkdir(exist_ok=True)
+    tk.save({"a": 1}, name)
+    assert tk.load(name) == {"a": 1}

@@ -15,10 +15,12 @@ import msgspec
 from tensorkeep import strictjson
 from tensorkeep.dtypes import STORABLE
 from tensorkeep.errors import FormatError
+from tensorkeep.foreign import look_alike
 from tensorkeep.limits import Limits
 from tensorkeep.tensors import TensorSpec
 
 LENGTH_BYTES: Final = 8  # the header's length, little-endian
+SHORTEST_HEADER_BYTES: Final = 2  # {}
 DATA_ALIGNMENT: Final = 64  # bytes: a cache line, and enough for every vector load
 MAX_HEADER_BYTES: Final = 100_000_000  # what safetensors itself accepts
 _MAX_ARRAY_BYTES: Final = 2**63 - 1
@@ -61,11 +63,17 @@ def header_length(prefix: bytes, file_nbytes: int, *, file: str, limits: Limits)
     """The header's length, from the first eight bytes of a file.
 
     Raises:
-        FormatError: the file is too short, or the header longer than the file or the limit.
+        FormatError: the file is too short or of another format, or the header longer than the file or the limit.
     """
+    length = int.from_bytes(prefix[:LENGTH_BYTES], "little")
+    possible = len(prefix) >= LENGTH_BYTES and length <= min(limits.header_bytes, file_nbytes - LENGTH_BYTES)
+    if not possible and (error := look_alike(prefix[:LENGTH_BYTES], file)) is not None:
+        raise error
     if len(prefix) < LENGTH_BYTES:
         raise FormatError(file, f"no safetensors file: it has {file_nbytes:,} bytes, and the header's length alone takes {LENGTH_BYTES}")
-    length = int.from_bytes(prefix[:LENGTH_BYTES], "little")
+    if length < SHORTEST_HEADER_BYTES:
+        begins = "zeros" if length == 0 else "the length of a header that would not even hold {}"
+        raise FormatError(file, f"no safetensors file: it begins with {begins}")
     if length > limits.header_bytes:
         raise FormatError(
             file,
@@ -199,7 +207,8 @@ def _check_tiling(spans: dict[str, Span], data_nbytes: int, file: str) -> None:
             )
         end, before = span.stop, path
     if end < data_nbytes:
-        raise FormatError(file, f"{data_nbytes - end:,} bytes follow the last tensor; nothing may")
+        rest = data_nbytes - end
+        raise FormatError(file, f"{rest:,} {'byte follows' if rest == 1 else 'bytes follow'} the last tensor; nothing may")
     if end > data_nbytes:
         raise FormatError(
             file,

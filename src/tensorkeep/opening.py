@@ -34,6 +34,7 @@ def open_contents(source: Source, *, verify: bool = True, mmap: bool | None = No
     if not isinstance(source, (str, bytes, PathLike)):
         return _of_stream(source, verify=verify, limits=limits)
     name = os.fsdecode(source)
+    local.refuse_url(name)
     if local.is_stream(name):
         check = partial(_check_head, file=name, limits=limits)
         data = memoryview(local.read_stream(name, limit=sys.maxsize, head=LENGTH_BYTES, check=check))
@@ -48,9 +49,7 @@ def open_contents(source: Source, *, verify: bool = True, mmap: bool | None = No
 
 def _check_head(head: bytes, *, file: str, limits: Limits) -> None:
     """Refuse a stream whose first bytes begin no file, before all of it is read: it may have no end."""
-    whole = len(head) == LENGTH_BYTES
-    if header_length(head, sys.maxsize if whole else len(head), file=file, limits=limits) < 2:
-        raise FormatError(file, "no safetensors file: it begins with zeros")
+    header_length(head, sys.maxsize if len(head) == LENGTH_BYTES else len(head), file=file, limits=limits)
 
 
 def _of_stream(stream: Any, *, verify: bool, limits: Limits) -> Contents:

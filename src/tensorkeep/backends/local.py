@@ -7,6 +7,7 @@ import ctypes
 import errno
 import mmap
 import os
+import re
 import stat
 import sys
 import threading
@@ -24,6 +25,7 @@ _PIECE_BYTES: Final = 1 << 20
 _MOST_ASKED_BYTES: Final = 128 << 20
 _NO_RESERVE: Final = 0x4000 if sys.platform == "linux" else 0  # MAP_NORESERVE: a file larger than the memory can be mapped too
 _NO_DESCRIPTOR: Final[dict[str, Any]] = {"trackfd": False} if sys.version_info >= (3, 13) else {}  # else each mapping keeps one open
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # a scheme of one letter would be a drive of Windows
 _REMOTE: Final = frozenset(
     {
         0x00006969,  # nfs
@@ -65,6 +67,18 @@ def kind_of(path: Path) -> Literal["missing", "file", "folder", "stream", "other
     if stat.S_ISDIR(mode):
         return "folder"
     return "stream" if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) else "other"
+
+
+def refuse_url(path: Path) -> None:
+    """Say of a URL that it is one, where the system would only miss a file. `C://a` and `s3:` are no URLs.
+
+    Raises:
+        OSError: it is a URL.
+    """
+    name = os.fsdecode(path)
+    if _URL.match(name):
+        said = "a URL, which is not supported yet: copy it with a tool that knows it, and pass the path of a local file"
+        raise OSError(errno.EINVAL, said, name)
 
 
 def is_stream(path: Path) -> bool:
@@ -295,6 +309,7 @@ __all__ = [
     "is_stream",
     "kind_of",
     "read_stream",
+    "refuse_url",
     "replacing",
     "streaming",
 ]

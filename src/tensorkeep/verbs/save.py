@@ -85,6 +85,7 @@ def save(
         write_in_order(layout, _writer(path), progress)
         return
     name = os.fspath(path)
+    local.refuse_url(name)
     kind = local.kind_of(name)
     if kind == "stream":
         with local.streaming(name) as write:
