@@ -120,7 +120,7 @@ def test_show_tells_tensors_alike_together(model: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[0].startswith(f"model.safetensors: tensorkeep model file, by tensorkeep {tk.__version__}, ")
-    assert lines[1] == "  4 tensors, 24 parameters: F32 96 B"
+    assert lines[1] == "  4 tensors, 24 elements: F32 96 B"
     assert lines[2] == f"  every byte can be checked (root {tk.verify(model).root[:16]})"
     assert lines[4:] == ["  layers.{0..3}.w  4x  F32[2,3]  96 B", "", "  epoch  3"]
 

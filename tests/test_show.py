@@ -31,7 +31,7 @@ def test_the_summary_tells_what_was_saved(tmp_path: Path) -> None:
     tk.save({"net": {"w": W, "b": np.zeros(3, np.float16)}, "epoch": 3}, path, metadata={"note": "first"})
     summary = tk.show(path)
     assert (summary.file, summary.nbytes, summary.digests) == (str(path), path.stat().st_size, True)
-    assert (summary.tensors, summary.parameters) == (2, 9)
+    assert (summary.tensors, summary.elements) == (2, 9)
     assert [(dtype, share.tensors, share.elements, share.nbytes) for dtype, share in summary.dtypes.items()] == [
         ("F32", 1, 6, 24),
         ("F16", 1, 3, 6),
@@ -89,7 +89,7 @@ def test_scattered_numbers_stay_short() -> None:
 def test_tied_tensors_count_once() -> None:
     """A tensor that stands in two places is one row, and the other place says which it is."""
     summary = tk.show(io.BytesIO(tk.dumps({"embed": W, "head": {"w": W}})))
-    assert (summary.tensors, summary.parameters, dict(summary.ties)) == (1, 6, {"head.w": "embed"})
+    assert (summary.tensors, summary.elements, dict(summary.ties)) == (1, 6, {"head.w": "embed"})
 
 
 def test_plain_values_are_told_briefly() -> None:

@@ -43,7 +43,7 @@ def _lines(summary: "Summary") -> list[str]:
     mix = ", ".join(f"{dtype} {size(share.nbytes)}" for dtype, share in summary.dtypes.items())
     lines = [
         f"{output.styled(escaped(summary.file), bold=True)}: {summary.format}{written}, {size(summary.nbytes)}",
-        f"  {output.count(summary.tensors, 'tensor')}, {output.count(summary.parameters, 'parameter')}" + (f": {mix}" if mix else ""),
+        f"  {output.count(summary.tensors, 'tensor')}, {output.count(summary.elements, 'element')}" + (f": {mix}" if mix else ""),
         f"  {checked}",
     ]
     if summary.rows:

@@ -74,7 +74,7 @@ class Summary:
         file, format, version, writer: what it is, and who wrote it.
         nbytes: size of the file in bytes.
         tensors: how many; tied ones count once.
-        parameters: the elements of all of them together, those of an optimizer too.
+        elements: of all of them together, those of an optimizer too.
         dtypes: by dtype, its share; the largest first.
         rows: the tensors, those alike together, in the order of the tree.
         ties: by path, the path of the tensor that is the same one.
@@ -90,7 +90,7 @@ class Summary:
     writer: str
     nbytes: int
     tensors: int
-    parameters: int
+    elements: int
     dtypes: Mapping[str, Share]
     rows: tuple[Row, ...]
     ties: Mapping[str, str]
@@ -150,7 +150,7 @@ def _summary(contents: Contents) -> Summary:
         writer=contents.writer,
         nbytes=contents.nbytes,
         tensors=len(tensors),
-        parameters=sum(tensor.spec.count for tensor in tensors),
+        elements=sum(tensor.spec.count for tensor in tensors),
         dtypes=_dtypes(tensors),
         rows=tuple(_rows(tensors)),
         ties=ties,
