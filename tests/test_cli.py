@@ -132,6 +132,20 @@ def test_show_one_tensor(model: Path) -> None:
     done = tensorkeep("show", model, "--tensor", "layer.2.w")
     assert (done.returncode, done.stdout) == (2, "")
     assert "did you mean 'layers.2.w'?" in done.stderr or "did you mean 'layers.0.w'?" in done.stderr
+    assert "`tensorkeep show FILE` lists them." in done.stderr
+
+
+def test_show_one_tensor_as_numpy_would(tmp_path: Path) -> None:
+    """A float32 in its own digits, not in those of the float64 next to it; nothing of an empty tensor; a tied one by each path."""
+    shared = np.array([-0.20274, 1e-8], np.float32)
+    state = {"embed": shared, "head": shared, "half": np.float16([0.1]), "text": np.array(["a\n"]), "empty": np.empty((0, 3))}
+    tk.save(state, tmp_path / "m.safetensors")
+
+    def first(path: str) -> list[str]:
+        return tensorkeep("show", tmp_path / "m.safetensors", "--tensor", path).stdout.splitlines()[1:]
+
+    assert first("embed") == first("head") == ["  -0.20274, 1e-08"]
+    assert (first("half"), first("text"), first("empty")) == (["  0.1"], ["  a\\n"], [])
 
 
 def test_verify_tells_a_line_a_file_and_its_exit_code(model: Path, damaged: Path, plain: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Reading: what to take, what must fit, lazy tensors, streams, paths; and that a load that fails changes nothing."""
 
 import dataclasses
+import gc
 import gzip
 import io
 import os
@@ -11,6 +12,7 @@ import tempfile
 import threading
 import time
 import warnings
+import weakref
 from collections import OrderedDict, deque, namedtuple
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -731,6 +733,24 @@ class TestLazyTensors:
         """A KeyError with the name that was meant."""
         with tk.open(large) as contents, pytest.raises(KeyError, match="did you mean 'large'"):
             contents.tensors["larg"]
+
+    def test_a_tied_tensor_is_found_by_each_of_its_paths(self, tmp_path: Path) -> None:
+        """It is listed once; what holds the file open is let go of without the garbage collector."""
+        shared = np.ones(3)
+        tk.save({"embed": shared, "head": [{"w": shared}], "other": np.zeros(2)}, tmp_path / "tied.safetensors")
+        with tk.open(tmp_path / "tied.safetensors") as f:
+            assert f.tensors["head.0.w"] is f.tensors["embed"]
+            assert sorted(f.tensors) == ["embed", "other"]
+            for wrong, meant in (("head.1.w", "head.0.w"), ("othr", "other")):
+                with pytest.raises(KeyError, match=f"did you mean '{meant}'"):
+                    f.tensors[wrong]
+        storage = weakref.ref(f.storage)
+        gc.disable()
+        try:
+            del f
+            assert storage() is None
+        finally:
+            gc.enable()
 
     def test_array_protocol(self, large: Path) -> None:
         """`np.asarray`, `np.array`, a dtype, and `copy` as NumPy means them."""

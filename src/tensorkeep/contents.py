@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, Protocol, Self
 
 from tensorkeep.progress import Progress
 from tensorkeep.tensors import Array, LazyTensor
-from tensorkeep.tree import Tree
+from tensorkeep.tree import Tree, walk
 
 _COMPARED: Final = 2000  # paths that are looked through for one that is close
 
@@ -24,10 +24,19 @@ Placement = Callable[[LazyTensor], Placed]
 
 
 class Tensors(dict[str, LazyTensor]):
-    """Tensors by path, in file order. A wrong path is answered with the one that was meant."""
+    """Tensors by path, in file order. A tied one is found by each of its paths; a wrong path is answered with the one that was meant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tree: Tree = None  # set once it is known. It holds the same tensors and never this dict: so there is no cycle
+        self._tied: dict[str, LazyTensor] | None = None
 
     def __missing__(self, path: str) -> LazyTensor:
-        close = difflib.get_close_matches(path, list(self)[:_COMPARED], n=1) if isinstance(path, str) else []
+        if self._tied is None:  # all at once: a file may have thousands of ties
+            self._tied = {other: leaf for other, leaf in walk(self.tree) if isinstance(leaf, LazyTensor) and other not in self}
+        if path in self._tied:
+            return self._tied[path]
+        close = difflib.get_close_matches(path, [*self, *self._tied][:_COMPARED], n=1) if isinstance(path, str) else []
         raise KeyError(f"no tensor {path!r:.200}" + (f"; did you mean {close[0]!r}?" if close else ""))
 
 
@@ -81,7 +90,7 @@ class Contents:
         file: the file as it was named.
         format: which format it is, such as `tensorkeep model file` or `safetensors`.
         tree: the whole, with a `LazyTensor` where a tensor is.
-        tensors: by path, in file order.
+        tensors: by path, in file order; a tied one is listed once, and found by its other paths too.
         metadata: what the file says about itself, and the user's own.
         nbytes: size of the file in bytes.
         digests: whether every byte can be checked.

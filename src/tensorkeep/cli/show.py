@@ -1,5 +1,6 @@
 """tensorkeep show."""
 
+from collections.abc import Callable
 from math import prod
 from typing import TYPE_CHECKING, Any, Final
 
@@ -69,21 +70,27 @@ def _show_tensor(file: str, path: str, *, as_json: bool) -> None:
         try:
             tensor = contents.tensors[path]
         except KeyError as error:
-            raise click.UsageError(f"{file} has {error.args[0]}") from None
-        first = _first(tensor)
+            raise click.UsageError(f"{file} has {error.args[0]}\n`tensorkeep show FILE` lists them.") from None
+        first = _first(tensor, _plain if as_json else str)
         if as_json:
             facts = {"dtype": str(tensor.dtype), "shape": tensor.shape, "nbytes": tensor.nbytes, "first": first}
             output.print_json({"command": "show", "file": file, "path": path, **facts})
             return
         output.say(f"{output.styled(escaped(path), bold=True)}: {tensor.spec}, {output.size(tensor.nbytes)}")
-        output.say("  " + ", ".join(map(escaped, first)) + (", ..." if tensor.spec.count > len(first) else ""))
+        if first:
+            output.say("  " + ", ".join(map(escaped, first)) + (", ..." if tensor.spec.count > len(first) else ""))
 
 
-def _first(tensor: "LazyTensor") -> list[Any]:
-    """Its first elements; reads and checks no more than their rows."""
+def _plain(element: Any) -> Any:
+    """An element as Python's own type: for JSON, a float32 as the very number that it is."""
+    return element.item() if hasattr(element, "item") else element
+
+
+def _first(tensor: "LazyTensor", told: Callable[[Any], Any]) -> list[Any]:
+    """Its first elements, each as `told` gives it; reads and checks no more than their rows."""
     each = prod(tensor.shape[1:])
     some = tensor[: -(-_FIRST // each)] if tensor.shape and each and tensor.dtype.bits >= 8 else tensor.numpy()
     try:
-        return [element.item() if hasattr(element, "item") else element for element in some.reshape(-1)[:_FIRST]]
+        return [told(element) for element in some.reshape(-1)[:_FIRST]]
     except (SystemError, ValueError):  # NumPy's words for a character beyond Unicode's last
         return ["(a text that is none)"]

@@ -432,6 +432,7 @@ def _model_file(
     except (msgspec.MsgspecError, ValueError) as error:
         raise _not_laid_out(file.name, error) from None
     tree = structure.decode(tree_document, stored, framework=document.framework or "numpy", file=file.name, limits=limits)
+    stored.tree = tree
     metadata: dict[str, Any] = {key: value for key, value in header.metadata.items() if key not in (KEY, "format")}
     if own is not None:
         notes = structure.decode(own, {}, framework="numpy", file=file.name, limits=limits)
