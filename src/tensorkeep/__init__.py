@@ -1,4 +1,4 @@
-"""tensorkeep: save and load neural networks. Any framework, one line, no code run, every byte checked.
+"""tensorkeep: save and load neural networks in one line. NumPy, PyTorch and plain Python; no code run, every byte checked.
 
     import tensorkeep as tk
 

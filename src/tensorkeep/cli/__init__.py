@@ -54,7 +54,7 @@ class Group(click.Group):
 @click.command(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="tensorkeep %(version)s")
 def cli() -> None:
-    """Save and load neural networks: any framework, no code run, every byte checked.
+    """Save and load neural networks: no code run, every byte checked.
 
     Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 a finding (damage, or nothing to check against), 130 interrupted.
     """
