@@ -106,13 +106,13 @@ FOREIGN: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize("what", FOREIGN)
 def test_a_file_of_another_format_is_told_by_its_name(tmp_path: Path, what: str) -> None:
-    """The error says what the file looks like, that safetensors files alone are read, and what to do; from bytes too."""
+    """The error says what the file looks like, that no others are read, and what to do; from bytes too."""
     data, sentence = FOREIGN[what]
     (tmp_path / "old").write_bytes(data)
     for act in (tk.load, tk.open, tk.verify, tk.show):
         with pytest.raises(tk.FormatError, match=sentence) as caught:
             act(tmp_path / "old")
-        assert "safetensors files only" in caught.value.problem
+        assert "this release reads no others" in caught.value.problem
         assert caught.value.hint
     with pytest.raises(tk.FormatError, match=sentence):
         tk.loads(data)

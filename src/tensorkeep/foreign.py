@@ -34,5 +34,5 @@ def look_alike(head: bytes, file: str) -> FormatError | None:
     """
     for pattern, looks, hint in _KNOWN:
         if pattern.match(head):
-            return FormatError(file, f"it looks like {looks}; this release reads safetensors files only", hint=hint)
+            return FormatError(file, f"no safetensors file, and this release reads no others: it looks like {looks}", hint=hint)
     return None
