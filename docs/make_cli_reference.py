@@ -15,7 +15,7 @@ _HEAD: Final = """\
 Written by `docs/make_cli_reference.py` from the help pages; `tkeep` is a short name for `tensorkeep`.
 
 Data go to stdout, and all else (errors, warnings, progress) to stderr. Text from a file is shown escaped. `NO_COLOR` takes the colours
-away, and progress is told only on a terminal and only of work over half a second.
+away, and progress is told only on a terminal and only of work over half a second; `TERM=dumb` takes both away.
 
 With `--json` every command prints one JSON document, with `"schema": 1`; an error is a JSON document on stderr:
 `{"schema": 1, "error": {"kind": ..., "message": ..., "hint": ...}}`.

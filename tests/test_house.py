@@ -48,7 +48,7 @@ FILE_METHODS: Final = {"read_bytes", "read_text", "write_bytes", "write_text", "
 MAY_TOUCH_THE_OS: Final = {
     "frameworks.torch.tensors": "copies bytes from an address that PyTorch gives, by ctypes; calls no system",
     "cli.demo": "starts, kills and looks at processes and a folder of its own, as a user would",
-    "cli.output": "asks how wide the terminal is",
+    "cli.output": "asks how wide the terminal is; prints to the null device where there is no stdout",
     "cli": "points a closed pipe at the null device, so that Python's own exit stays quiet",
 }
 

@@ -116,17 +116,15 @@ class _Demo:
             output.say()
 
     def fit(self, network: "Network", epochs: int) -> float:
-        """Train, with a bar where a person looks on. Returns the accuracy on images that it never saw."""
-        shown = sys.stderr.isatty() and not self.quiet
+        """Train, with a bar where a person has to wait. Returns the accuracy on images that it never saw."""
         began = network.epoch
+        with output.bar("   training") as draw:
 
-        def bar(epoch: int, loss: float) -> None:
-            if shown:
-                output.draw_bar(f"   epoch {epoch}", (epoch - began) / epochs, f"loss {loss:.4f}")
+            def told(epoch: int, loss: float) -> None:
+                if draw is not None and not self.quiet:
+                    draw((epoch - began) / epochs, f"epoch {epoch}, loss {loss:.4f}")
 
-        network.fit(self.images[self.train], self.labels[self.train], epochs=epochs, on_epoch=bar)
-        if shown:
-            output.clear_bar()
+            network.fit(self.images[self.train], self.labels[self.train], epochs=epochs, on_epoch=told)
         return network.evaluate(self.images[self.test], self.labels[self.test])[1]
 
     def step_train(self) -> str:

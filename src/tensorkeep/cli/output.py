@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import click
 
@@ -50,10 +50,18 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON d
 
 
 def prepare() -> None:
-    """Let text that the terminal's encoding lacks be spelled out instead of failing."""
+    """Let text that the terminal's encoding lacks be spelled out instead of failing; and have a place for it where there is none."""
+    if sys.stdout is None:  # a shell's `>&-`, or Windows without a console
+        sys.stdout = _nowhere()
+    if sys.stderr is None:
+        sys.stderr = _nowhere()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")
 
 
 def lines_escaped(text: str) -> str:
@@ -61,9 +69,14 @@ def lines_escaped(text: str) -> str:
     return "\n".join(map(escaped, text.split("\n")))
 
 
+def dumb() -> bool:
+    """Whether the terminal, by its own word, can neither colour nor go back in a line."""
+    return os.environ.get("TERM") == "dumb"
+
+
 def styled(text: str, **style: Any) -> str:
-    """Text in colour, unless NO_COLOR is set; click takes it out again where no terminal reads."""
-    return text if os.environ.get("NO_COLOR") else click.style(text, **style)
+    """Text in colour, unless NO_COLOR is set or the terminal has none; click takes it out again where no terminal reads."""
+    return text if os.environ.get("NO_COLOR") or dumb() else click.style(text, **style)
 
 
 def say(text: str = "") -> None:
@@ -218,27 +231,34 @@ def _shortened(text: str, columns: int) -> str:
 
 @contextmanager
 def progress(label: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A progress bar on a terminal, for work over half a second; None elsewhere."""
-    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+    """A bar for work on bytes; None where no bar is drawn."""
+    with bar(label) as draw:
+        yield draw and (lambda done, whole: draw(done / max(whole, 1), f"{size(done)} of {size(whole)}"))
+
+
+@contextmanager
+def bar(label: str) -> Iterator[Callable[[float, str], None] | None]:
+    """A bar on a terminal, for work over half a second: takes the share that is done, and a note. None elsewhere."""
+    if not sys.stderr.isatty() or dumb():
         yield None
         return
     drawn = time.monotonic() + _PATIENCE_S - _TICK_S
     shown = False
 
-    def update(done: int, whole: int) -> None:
+    def draw(share: float, note: str) -> None:
         nonlocal drawn, shown
         if time.monotonic() - drawn >= _TICK_S:
             drawn, shown = time.monotonic(), True
-            draw_bar(label, done / max(whole, 1), f"{size(done)} of {size(whole)}")
+            _draw_bar(label, share, note)
 
     try:
-        yield update
+        yield draw
     finally:
         if shown:
-            clear_bar()
+            _clear_bar()
 
 
-def draw_bar(label: str, share: float, note: str) -> None:
+def _draw_bar(label: str, share: float, note: str) -> None:
     """Draw a bar over the last one."""
     columns = shutil.get_terminal_size().columns - 1
     filled = min(20, int(20 * share))
@@ -247,6 +267,6 @@ def draw_bar(label: str, share: float, note: str) -> None:
     click.echo("\r" + line[:columns].ljust(columns), err=True, nl=False)
 
 
-def clear_bar() -> None:
+def _clear_bar() -> None:
     """Take the bar away."""
     click.echo("\r" + " " * (shutil.get_terminal_size().columns - 1) + "\r", err=True, nl=False)
