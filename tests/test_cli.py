@@ -18,7 +18,7 @@ from craft import safetensors
 from tensorkeep.cli import COMMANDS
 
 SOURCE = Path(tk.__file__).parent.parent
-DOCS = SOURCE.parent / "docs"
+DOCS = Path(__file__).parent.parent / "docs"
 HOSTILE = {
     "\x1b[31mred\x1b[0m": "escape codes",
     "a\nerror: all is lost": "newlines",
@@ -162,6 +162,20 @@ def test_verify_tells_a_line_a_file_and_its_exit_code(model: Path, damaged: Path
     assert (done.returncode, done.stdout.count("intact"), done.stderr.count("No such file")) == (1, 1, 1)
     done = tensorkeep("verify", tmp_path / "nothing", damaged, model)
     assert (done.returncode, done.stdout.count("\n")) == (3, 3)
+
+
+def test_verify_tells_unreadable_files_as_json(model: Path, tmp_path: Path) -> None:
+    """Every entry has every field; stderr has one document, however many files failed."""
+    (tmp_path / "text").write_text("hello, this is no model at all")
+    done = tensorkeep("verify", "--json", tmp_path / "nothing", model, tmp_path / "text")
+    entries = json.loads(done.stdout)["files"]
+    assert [(entry["intact"], "error" in entry) for entry in entries] == [(False, True), (True, False), (False, True)]
+    assert all(set(entry) - {"error"} == {"file", "intact", "unverified", "damaged", "root", "nbytes"} for entry in entries)
+    error = json.loads(done.stderr)["error"]
+    assert error["kind"] == "FileNotFoundError"
+    assert error["hint"].startswith("1 more")
+    error = json.loads(tensorkeep("verify", "--json", tmp_path / "text").stderr)["error"]
+    assert (error["kind"], error["hint"]) == ("FormatError", "")
 
 
 def test_version_tells_what_is_installed() -> None:

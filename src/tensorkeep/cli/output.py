@@ -106,15 +106,19 @@ def print_error(message: str, *, as_json: bool, kind: str, hint: str = "") -> No
         click.echo(lines_escaped(hint), err=True)
 
 
-def report_error(error: Exception, *, as_json: bool) -> dict[str, str]:
-    """Print one of our errors, or one of the operating system's, and give it as data."""
+def told(error: Exception) -> dict[str, str]:
+    """One of our errors, or one of the operating system's, as data."""
     if isinstance(error, OSError) and error.strerror:
         name = "" if error.filename is None else f"{escaped(os.fsdecode(error.filename))}: "
         message = f"{name}{error.strerror}"
     else:
         message = str(error)
-    print_error(message, as_json=as_json, kind=type(error).__name__)
     return {"kind": type(error).__name__, "message": message}
+
+
+def report_error(error: Exception, *, as_json: bool) -> None:
+    """Print one of our errors, or one of the operating system's."""
+    print_error(**told(error), as_json=as_json)
 
 
 def print_warning(message: str, *, as_json: bool) -> None:

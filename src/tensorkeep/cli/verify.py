@@ -27,8 +27,10 @@ def command(files: tuple[str, ...], as_json: bool) -> int:
             with output.progress(f"verifying {file}") as progress:
                 verdict = tk.verify(file, progress=progress)
         except (tk.TensorkeepError, OSError) as error:
-            documents.append({"file": file, "intact": False, "error": output.report_error(error, as_json=as_json)})
+            documents.append({**output.members(tk.Verdict(file, False, False, (), "", 0)), "error": output.told(error)})
             codes.add(EXIT_FAILED)
+            if not as_json:
+                output.report_error(error, as_json=False)
             continue
         codes.add(EXIT_OK if verdict.intact else EXIT_FINDING)
         documents.append(output.members(verdict))
@@ -36,6 +38,10 @@ def command(files: tuple[str, ...], as_json: bool) -> int:
             for line in _lines(verdict):
                 output.say(line)
     if as_json:
+        failed = [document["error"] for document in documents if "error" in document]
+        if failed:  # one document on stderr, however many they are
+            more = f"{len(failed) - 1} more could not be read: stdout has them all." if len(failed) > 1 else ""
+            output.print_error(**failed[0], as_json=True, hint=more)
         output.print_json({"command": "verify", "files": documents})
     return max(codes)
 
