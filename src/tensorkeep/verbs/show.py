@@ -82,6 +82,16 @@ class Summary:
         metadata: what the file says about itself.
         digests: whether every byte can be checked.
         root: the file's identity, in hex, or "".
+
+    Example:
+        >>> import numpy as np
+        >>> import tensorkeep as tk
+        >>> tk.save({"w": np.ones((2, 3), np.float32), "epoch": 3}, "run.safetensors")
+        >>> summary = tk.show("run.safetensors")
+        >>> summary.tensors, summary.elements, summary.dtypes["F32"].nbytes
+        (1, 6, 24)
+        >>> [(value.path, value.text) for value in summary.values]
+        [('epoch', '3')]
     """
 
     file: str

@@ -35,6 +35,16 @@ class Verdict:
         damaged: what is not as it was written, to the chunk.
         root: the digest of the whole, in hex: the file's identity.
         nbytes: size of the file in bytes.
+
+    Example:
+        >>> import io
+        >>> import numpy as np
+        >>> import tensorkeep as tk
+        >>> data = bytearray(tk.dumps({"w": np.ones(3)}))
+        >>> data[-1] ^= 1
+        >>> verdict = tk.verify(io.BytesIO(data))
+        >>> verdict.intact, [damage.path for damage in verdict.damaged]
+        (False, ['w'])
     """
 
     file: str
