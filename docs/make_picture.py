@@ -40,7 +40,7 @@ def picture() -> str:
 {box(16, 180, "#0550ae", "names of tensors", ["dtype, shape, place", "of each", "", "read by every", "safetensors tool"])}
 {box(204, 180, "#1a7f37", "structure", ["dicts, lists, ints,", "floats, ties: the", "state as it was;", "data only, no code"])}
 {box(392, 150, "#8250df", "digests", ["BLAKE3 of each", "chunk, and of", "the header"])}
-{box(550, 194, "#57606a", "tensors", ["the bytes as they lie", "in memory, 64-byte", "aligned: mapped, or", "read row by row"])}
+{box(550, 194, "#57606a", "tensors", ["the bytes as they lie", "in memory, aligned to", "their items: mapped,", "or read row by row"])}
 <text x='16' y='214' font-size='13' fill='#1f2328' {FONT}>header: {header:,} bytes in this README's example</text>
 <text x='550' y='214' font-size='13' fill='#1f2328' {FONT}>data: {data:,} bytes</text>
 </svg>
