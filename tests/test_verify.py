@@ -132,6 +132,17 @@ def test_a_wrong_root_is_damage_of_the_header(root: str) -> None:
         tk.loads(model_file(TREE, ONE, root=root))
 
 
+def test_a_reader_takes_what_the_format_lets_it_take() -> None:
+    """A bare whole number beyond 2^53 is what its digits say; keys behind the first stand in any order; `-0.0` keeps its sign."""
+    assert tk.loads(model_file([2**53 + 1, -(10**30)], {})) == [2**53 + 1, -(10**30)]
+    assert tk.loads(model_file({"dict": [["w", {"dtype": "I8", "tensor": "w"}]]}, {"w": ("I8", [3], b"abc")}))["w"].tobytes() == b"abc"
+    assert np.signbit(tk.loads(model_file({"float": -0.0}, {})))
+    packed = {"w": ("U8", [2, 16], np.array([1j, 2]).tobytes())}
+    assert tk.loads(model_file({"packed": "list", "dtype": "C128", "tensor": "w"}, packed)) == [1j, 2]
+    with pytest.raises(tk.FormatError, match="base64"):
+        tk.loads(model_file({"bytes": "-_-_"}, {}))
+
+
 def test_unknown_fields_are_ignored_and_repeated_ones_refused() -> None:
     """A newer minor version may add fields; no key may occur twice."""
     assert tk.loads(model_file(TREE, ONE, version="1.7", statistics={"new": [1]}))["w"].tobytes() == b"abc"
