@@ -167,13 +167,16 @@ def capture(tensor: Any) -> Tree:
             raise UnsupportedError("", f"a tensor of {torch_dtype} without dimensions", hint="Pass tensor.reshape(1).")
         shape = (*shape[:-1], 2 * shape[-1])
     plain = tensor.is_cpu and tensor.is_contiguous() and not tensor.is_neg() and not tensor.is_conj()
+    spec = spec_of(dtype, shape)
     address = 0
     if 0 not in shape and (plain or not tensor.is_meta):
-        if _is_released(tensor):
-            plain = False
+        if plain:  # as `_is_released`, in half the time: 0.2 us
+            released = tensor.untyped_storage().nbytes() < tensor.storage_offset() * torch_dtype.itemsize + spec.nbytes
         else:
-            address = tensor.data_ptr()
-    return LazyTensor(spec_of(dtype, shape), LiveTensor(tensor, dtype, address, plain), "torch")
+            released = _is_released(tensor)
+        plain = plain and not released
+        address = 0 if released else tensor.data_ptr()
+    return LazyTensor(spec, LiveTensor(tensor, dtype, address, plain), "torch")
 
 
 def _reach(tensor: Any) -> int:
