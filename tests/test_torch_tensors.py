@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tensorkeep as tk
+from craft import model_file
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -220,3 +221,42 @@ def test_arrays_and_fields_of_records_keep_their_own_objects_too() -> None:
     assert found["r"].one is array
     assert found["r"].two is view
     assert array.tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(("left", "place"), [(624, 624), (0, 0), (-1, 5), (2, 624), (1, 2**63)])
+def test_a_generator_never_reads_beyond_its_numbers(left: int, place: int) -> None:
+    """A state that says to go on beyond the block is refused: PyTorch would hand out whatever lies in memory there."""
+    state = torch.Generator().get_state().numpy().copy()
+    state[8:12].view(np.int32)[0], state[16:24].view(np.uint64)[0] = left, place
+    node = {"object": "torch.generator", "class": "cpu", "state": {"tensor": "g"}}
+    data = model_file(node, {"g": ("U8", [state.size], state.tobytes())}, framework="torch")
+    with pytest.raises(tk.FormatError, match="stands at number"):
+        tk.loads(data)
+    target = torch.Generator()
+    before = target.get_state()
+    with pytest.raises(tk.MismatchError, match="no state of such a generator"):
+        tk.loads(data, into=target)
+    assert torch.equal(target.get_state(), before)
+
+
+def test_generators_go_on_from_every_place() -> None:
+    """Wherever in its block a generator stands, its state is taken and it goes on there."""
+    made = torch.Generator().manual_seed(3)
+    for count in (0, 1, 622, 623, 624, 625, 1248):
+        made.manual_seed(3)
+        if count:
+            torch.empty(count, dtype=torch.int32).random_(generator=made)
+        found = tk.loads(tk.dumps(made))
+        assert torch.equal(torch.rand(700, generator=found), torch.rand(700, generator=made))
+
+
+def test_packed_floats_are_filled_by_cast() -> None:
+    """Two elements to a byte, the even one low, as in an array of such floats."""
+    float4 = getattr(torch, "float4_e2m1fn_x2", None)
+    if float4 is None:
+        pytest.skip("this PyTorch has no float4_e2m1fn_x2")
+    target = torch.zeros(2, 2, dtype=torch.uint8).view(float4)
+    source = np.array([[0, 1, 2, 3], [0, 0.5, 1.5, 6]], np.float32)
+    with pytest.warns(tk.TensorkeepWarning):
+        tk.loads(tk.dumps({"t": source}), into={"t": target}, cast=True)
+    assert target.view(torch.uint8).tolist() == [[0x20, 0x54], [0x10, 0x73]]

@@ -3,20 +3,17 @@
 Schedulers, gradient scalers and the like are `stateful`: they have `state_dict` and `load_state_dict`, and nothing more is asked.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 import torch
 
 from tensorkeep.frameworks.stateful import state_of
-from tensorkeep.frameworks.torch import composed, modules, optimizers, tensors
+from tensorkeep.frameworks.torch import composed, generators, modules, optimizers, tensors
 from tensorkeep.frameworks.torch.tensors import TorchArrays
-from tensorkeep.matching import Matcher, Result, Step
-from tensorkeep.tensors import LazyTensor
+from tensorkeep.matching import Matcher, Result
 from tensorkeep.tree import Captured, Tree
 
-_DEVICE: Final = re.compile(r"[a-z]{1,16}(:[0-9]{1,4})?")
 _DTYPES: Final = {str(value).removeprefix("torch."): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
 
 
@@ -60,13 +57,13 @@ class TorchAdapter:
             if kind == "dtype":
                 return _DTYPES[state]
             if kind == "device":
-                if not isinstance(state, str) or _DEVICE.fullmatch(state) is None:
+                if not isinstance(state, str) or generators.DEVICE.fullmatch(state) is None:
                     raise ValueError(f"{state!r:.40} is no device")
                 return torch.device(state)
             if kind == "size":
                 return torch.Size(state)
             if kind == "generator":
-                return _generator(node.cls, state)
+                return generators.rebuild(node.cls, state)
         except (KeyError, TypeError, RuntimeError, AttributeError) as error:
             raise ValueError(f"no {kind} in it: {error}") from error
         return state
@@ -82,43 +79,8 @@ class TorchAdapter:
         if kind == "subclass":
             return composed.plan_subclass(target, state, path, matcher)
         if kind == "generator":
-            return _plan_generator(target, state, matcher, path)
+            return generators.plan(target, state, matcher, path)
         return matcher.value(Captured(target.kind, target.cls, state))
-
-
-def _generator(device: str, state: Any) -> Any:
-    """A generator on its device; its bare state where there is no such device."""
-    if not isinstance(state, torch.Tensor) or _DEVICE.fullmatch(device) is None:
-        return state
-    try:
-        made = torch.Generator(device=device)
-    except RuntimeError:
-        return state
-    made.set_state(state.cpu())
-    return made
-
-
-def _plan_generator(target: Captured, state: Tree, matcher: Matcher, path: str) -> Result:
-    obj: Any = target.origin
-    try:  # on another one first: so what is no state is refused before anything is changed
-        probe = torch.Generator(device=obj.device)
-        probe.set_state(_as_state(matcher.read(state) if isinstance(state, LazyTensor) else None))
-    except (RuntimeError, TypeError) as error:
-        matcher.problem("kind", path, "no state of such a generator", str(error))
-        return lambda: obj
-    loaded = matcher.value(state)
-    former: list[Any] = []
-
-    def apply() -> None:
-        former.append(obj.get_state())
-        obj.set_state(_as_state(loaded()))
-
-    matcher.steps.append(Step(path, apply, lambda: [obj.set_state(value) for value in former]))
-    return lambda: obj
-
-
-def _as_state(value: Any) -> Any:
-    return torch.as_tensor(value, device="cpu")  # every generator's state lies there, whatever the default device is
 
 
 ADAPTER: Final = TorchAdapter()

@@ -204,13 +204,14 @@ def _numpy(tensor: Any) -> Array:
 
 def as_tensor(array: Array, dtype: DType) -> Any:
     """A NumPy array as a tensor, over the same memory where that can be."""
+    if array.size == 0:
+        return torch.empty(array.shape, dtype=TORCH_OF[dtype.name])
+    spec = TensorSpec(dtype, array.shape)
+    if dtype.bits == 4:
+        return build(dtypes.pack_f4(array), 0, spec)
     if not array.flags.writeable or not array.flags.c_contiguous:
         array = array.copy()
-    return (
-        build(array.reshape(-1).view(np.uint8), 0, TensorSpec(dtype, array.shape))
-        if array.size
-        else torch.empty(array.shape, dtype=TORCH_OF[dtype.name])
-    )
+    return build(array.reshape(-1).view(np.uint8), 0, spec)
 
 
 def as_tensors(value: Any) -> Any:
