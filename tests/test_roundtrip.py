@@ -230,3 +230,21 @@ def test_metadata_stand_where_other_tools_look() -> None:
         tk.dumps(1, metadata={"tensorkeep": "x"})
     with pytest.raises(tk.UnsupportedError, match="ndarray"):
         tk.dumps(1, metadata={"w": np.ones(3)})
+
+
+def test_arrays_that_live_for_a_moment_are_not_taken_for_others() -> None:
+    """Objects that make a new view at each call are saved with their own values, though memory and ids come again."""
+
+    class Holder:
+        def __init__(self, array: np.ndarray) -> None:
+            self.array = array
+
+        def state_dict(self) -> dict[str, np.ndarray]:
+            return {"w": self.array[:]}
+
+        def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
+            self.array[:] = state["w"]
+
+    arrays = [np.full(4, number) for number in range(50)]
+    holders = [Holder(arrays[number]) for number in range(50) for _ in range(2)]
+    assert [part["w"].tolist() for part in tk.loads(tk.dumps(holders))] == [holder.array.tolist() for holder in holders]

@@ -260,3 +260,39 @@ def test_packed_floats_are_filled_by_cast() -> None:
     with pytest.warns(tk.TensorkeepWarning):
         tk.loads(tk.dumps({"t": source}), into={"t": target}, cast=True)
     assert target.view(torch.uint8).tolist() == [[0x20, 0x54], [0x10, 0x73]]
+
+
+def test_objects_over_one_tensor_are_bounded() -> None:
+    """A small file that makes many sparse tensors of the same parts is refused before it has taken seconds."""
+    count = 100_000
+    parts = {"indices": {"tensor": "i"}, "values": {"tensor": "v"}, "coalesced": True, "size": [count]}
+    node = {"object": "torch.sparse", "class": "sparse_coo", "state": {"dict": [[key, value] for key, value in parts.items()]}}
+    tensors = {"i": ("I64", [1, count], np.arange(count).tobytes()), "v": ("U8", [count], bytes(count))}
+    assert len(tk.loads(model_file([node] * 5, tensors, framework="torch"))) == 5
+    with pytest.raises(tk.FormatError, match="again and again"):
+        tk.loads(model_file([node] * 2000, tensors, framework="torch"))
+
+
+def test_a_state_hides_no_method_of_the_object_that_takes_it() -> None:
+    """PyTorch's schedulers set whatever attributes a state names; a file must not replace their methods so."""
+
+    def scheduler() -> Any:
+        return torch.optim.lr_scheduler.StepLR(torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1), 3)
+
+    state = scheduler().state_dict()
+    target = scheduler()
+    with pytest.raises(tk.MismatchError, match="hide its step"):
+        tk.loads(tk.dumps({**state, "step": "gone"}), into=target)
+    assert callable(target.step)
+
+    class Refuses:
+        def state_dict(self) -> dict[str, int]:
+            return {}
+
+        def load_state_dict(self, state: Any) -> None:
+            raise RuntimeError("not this one")
+
+    data = tk.dumps({"s": {**state, "more": 1}, "z": Refuses()})
+    with pytest.raises(tk.MismatchError, match="not this one"):
+        tk.loads(data, into={"s": target, "z": Refuses()})
+    assert not hasattr(target, "more")

@@ -194,7 +194,7 @@ def test_kill_at_random_moments(zygote: Zygote, tmp_path: Path, job: str) -> Non
     for _ in range(100):  # for each job twice: with all calls, and with none
         child = zygote.fork("faults.savers:save_for_ever", str(target), version + 1)
         child.begin()
-        time.sleep(chance.random() * 0.02)
+        time.sleep(chance.random() * (0.06 if job.endswith("save_state") else 0.02))
         os.kill(child.pid, signal.SIGKILL)
         assert child.wait() == -signal.SIGKILL
         found = savers.version_of(target)
@@ -208,7 +208,7 @@ def test_kill_at_random_moments(zygote: Zygote, tmp_path: Path, job: str) -> Non
         assert savers.version_of(target) == version
         assert os.listdir(target.parent) == [target.name]
     print(f"{version} saves, {left} temporaries left and removed")
-    assert version > 120, "the children came to no save"
+    assert version > 105, "the children came to no save"
     if "none" in zygote.process.args:
         assert left > 5, "the kills fell nowhere near a save"
 

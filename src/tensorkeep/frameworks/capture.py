@@ -50,7 +50,7 @@ class _Capture:
         self.limits, self.saving = limits, saving
         self.adapters: dict[type, Adapter | None] = {}
         self.by_id: dict[int, LazyTensor] = {}
-        self.of_files: dict[int, LazyTensor] = {}
+        self.of_files: dict[int, tuple[LazyTensor, LazyTensor]] = {}  # with the one that the caller has, so that its id stays its own
         self.by_address: dict[int, LazyTensor | list[LazyTensor]] | None = None  # made for the first tensor that may share its memory
         self.open: set[int] = set()  # ids of the containers and objects around the present one
         self.objects = 0  # around the present one: what stands in them is never given back by itself, but for the fields of records
@@ -69,7 +69,7 @@ class _Capture:
             self.open.discard(id(value))
             return deque(items, value.maxlen) if kind is deque else items if kind is list else tuple(items)
         if kind is LazyTensor:  # of an opened file: its bytes go from file to file
-            return self.of_files.setdefault(id(value), LazyTensor(value.spec, value.source, value.framework))
+            return self.of_files.setdefault(id(value), (value, LazyTensor(value.spec, value.source, value.framework)))[1]
         adapter = self.adapters[kind] if kind in self.adapters else self.find(value)
         return value if adapter is None else self.captured(adapter, value, path, depth)
 

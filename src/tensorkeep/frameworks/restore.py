@@ -9,7 +9,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from tensorkeep import dtypes
 from tensorkeep.contents import Contents, Placed, Placement
@@ -26,21 +26,32 @@ from tensorkeep.selection import LEFT_OUT
 from tensorkeep.tensors import LazyTensor, Live, as_array
 from tensorkeep.tree import Captured, Packed, Tree, like, tensors, versions
 
+_REBUILT_BYTES: Final = 256 << 20  # of tensors that objects may be made of, or so many times the file's size
+_REBUILT_TIMES: Final = 100
+
 
 class Builder:
     """Builds states around tensors whose bytes are in memory.
 
     Args:
         file: for messages.
+        nbytes: its size, which bounds what objects may be made of.
         framework: which framework's tensors to make; None for what each was saved as, where that is imported.
         device: where to put them.
         types: classes that may come back as themselves, by `__qualname__`.
     """
 
     def __init__(
-        self, file: str, *, framework: str | None = None, device: str | None = None, types: Mapping[str, type] | None = None
+        self,
+        file: str,
+        *,
+        nbytes: int = 0,
+        framework: str | None = None,
+        device: str | None = None,
+        types: Mapping[str, type] | None = None,
     ) -> None:
         self.file, self.device, self.types = file, device, types or {}
+        self.left = max(_REBUILT_BYTES, _REBUILT_TIMES * nbytes)
         self.forced: Arrays | None = None if framework is None else table.arrays(framework, forced=True)
         self.builds: dict[str, Build] = {}  # by framework
         self.placed: Placement = _nowhere
@@ -102,15 +113,21 @@ class Builder:
         adapter = table.of_kind(node.kind)
         inside = self
         if node.kind.startswith("rng."):  # NumPy's generators take arrays of NumPy alone
-            inside = Builder(self.file, framework="numpy", types=self.types)
+            inside = Builder(self.file, nbytes=0, framework="numpy", types=self.types)
             inside.placed = self.placed
         state = inside.build(node.state)
         if adapter is None or node.kind not in adapter.kinds:
             return state
         try:
-            return adapter.rebuild(node, state, self.types)
-        except ValueError as error:
+            made = adapter.rebuild(node, state, self.types)
+        except (ValueError, ArithmeticError, LookupError, AssertionError) as error:
             raise FormatError(self.file, f"a {node.cls} cannot be brought back: {error}") from error
+        if made is not state:
+            # A file may name one tensor in any number of objects, and each takes its time with it.
+            self.left -= sum(tensor.nbytes for _, tensor in tensors(node.state))
+            if self.left < 0:
+                raise FormatError(self.file, "its objects are made of the same tensors again and again")
+        return made
 
 
 def _nowhere(tensor: LazyTensor) -> Placed:

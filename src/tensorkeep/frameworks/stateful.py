@@ -59,19 +59,31 @@ def plan_by_itself(target: Captured, state: Tree, path: str, matcher: Matcher) -
     obj: Any = target.origin
     if isinstance(state, dict) and isinstance(target.state, dict) and of_another_class(target, path, matcher, (state, target.state)):
         return lambda: obj
+    if isinstance(state, dict) and (hidden := _hidden(obj, set(state) - set(target.state if isinstance(target.state, dict) else ()))):
+        matcher.problem("object", path, "", "", f"a state that would hide its {hidden}, for many a load_state_dict sets attributes")
+        return lambda: obj
     loaded = merged(state, target.state, matcher)
     former: list[object] = []
+    attributes: set[str] = set()
 
     def apply() -> None:
         former.append(_copied(obj.state_dict(), {}))
+        attributes.update(getattr(obj, "__dict__", ()))
         obj.load_state_dict(loaded())
 
     def undo() -> None:
         if former:
             obj.load_state_dict(former[0])
+            for name in set(getattr(obj, "__dict__", ())) - attributes:  # what the former state does not know to take back
+                delattr(obj, name)
 
     matcher.steps.append(Step(path, apply, undo))
     return lambda: obj
+
+
+def _hidden(obj: object, names: set[Any]) -> str:
+    """The first of these names, of a file, that is one of the object's class: such as a method's."""
+    return min((name for name in names if isinstance(name, str) and hasattr(type(obj), name)), default="")
 
 
 def of_another_class(target: Captured, path: str, matcher: Matcher, *names: tuple[Any, Any]) -> bool:

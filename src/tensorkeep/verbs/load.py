@@ -176,6 +176,7 @@ def _load(
     tree, renamed = take(contents.tree, only, rename)
     builder = restore.Builder(
         contents.file,
+        nbytes=contents.nbytes,
         framework=framework,
         device=None if device is None else str(device),
         types=_by_name(types),
