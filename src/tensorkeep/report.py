@@ -7,12 +7,16 @@ import difflib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from tensorkeep.errors import shown
+from tensorkeep.selection import renamer
 
 _SHOWN: Final = 20  # lines of one kind that a message shows
 _COMPARED: Final = 200  # names that are looked through for one that is close: more would take quadratic time
+_RULES: Final = 4  # entries of a rename that a hint proposes
+_LONGEST_WRAPPER: Final = 200  # characters
 _HEADINGS: Final = {
     "missing": "missing from the file",
     "unexpected": "in the file, not in the target",
@@ -105,7 +109,7 @@ class Report:
                 lines += [f"  {heading} ({len(some)}):", *_table(some)]
         if self.casts:
             lines += [f"  converted ({len(self.casts)}):", *_shown([f"    {cast}" for cast in self.casts])]
-        lines += [f"  hint: {hint}" for hint in self.hints]
+        lines += [f"  hint: {shown(hint)}" for hint in self.hints]
         return "\n".join(lines)
 
 
@@ -139,42 +143,113 @@ def make_report(problems: Sequence[Problem], *, renamed: Sequence[tuple[str, str
     """
     missing = [problem.path for problem in problems if problem.kind == "missing"]
     others = [(problem.path, problem.found) for problem in problems if problem.kind == "unexpected"] + list(spare)
-    hints = _prefix_hints(missing, [path for path, _ in others])
+    hints = _wrapper_hints(missing, [path for path, _ in others], unexpected=len(others) - len(spare))
     if missing and others and not hints:
-        of_spec: dict[str, list[str]] = {}
-        for path, found in others:
-            of_spec.setdefault(found, []).append(path)
-        problems = [_with_close_match(problem, of_spec.get(problem.wanted, [])) for problem in problems]
+        problems = _with_close_matches(problems, others)
     return Report(tuple(problems), renamed=tuple(renamed), hints=tuple(hints))
 
 
-def _with_close_match(problem: Problem, unexpected: list[str]) -> Problem:
-    if problem.kind != "missing" or problem.hint or len(unexpected) > _COMPARED:
+def _with_close_matches(problems: Sequence[Problem], others: list[tuple[str, str]]) -> list[Problem]:
+    """Names that are close, for as many of the missing as a message shows."""
+    of_spec: dict[str, list[str]] = {}
+    for path, found in others:
+        of_spec.setdefault(found, []).append(path)
+    told = list(problems)
+    places = (place for place, problem in enumerate(problems) if problem.kind == "missing")
+    for place in islice(places, _SHOWN):
+        told[place] = _with_close_match(told[place], of_spec.get(told[place].wanted, []))
+    return told
+
+
+def _with_close_match(problem: Problem, others: list[str]) -> Problem:
+    if problem.hint or len(others) > _COMPARED:
         return problem
-    close = difflib.get_close_matches(problem.path, unexpected, n=1, cutoff=0.7)
+    close = difflib.get_close_matches(problem.path, others, n=1, cutoff=0.7)
     if not close:
         return problem
     return Problem(problem.kind, problem.path, problem.found, problem.wanted, f"did you mean {close[0]}?")
 
 
-def _prefix_hints(missing: list[str], unexpected: list[str]) -> list[str]:
-    """The prefix that the file has too much or too little, if it explains most of what is missing."""
-    if not missing or not unexpected:
-        return []
-    more = Counter(extra for path in missing[:_SHOWN] for other in unexpected[:_COMPARED] if (extra := _prefix(other, path)))
-    less = Counter(extra for path in missing[:_SHOWN] for other in unexpected[:_COMPARED] if (extra := _prefix(path, other)))
-    there, absent = set(unexpected), set(missing)
-    for prefix, _ in more.most_common(1):
-        fits = sum(prefix + path in there for path in missing)
-        if 2 * fits > len(missing):
-            return [f"the file's paths start with {prefix!r}: rename={{'{prefix}*': '*'}} fits {fits} of {len(missing)}"]
-    for prefix, _ in less.most_common(1):
-        fits = sum(prefix + path in absent for path in unexpected)
-        if 2 * fits > len(missing):
-            return [f"the target's paths start with {prefix!r}: rename={{'*': '{prefix}*'}} fits {fits} of {len(missing)}"]
+@dataclass(frozen=True, slots=True)
+class _Wrapper:
+    """What stands in the paths of one side only, where a model was wrapped: `model.module.fc.weight`, `enc._orig_mod.weight`.
+
+    Attributes:
+        inside: `module.`, `_orig_mod.`.
+        in_file: whether the file has it, or the target.
+    """
+
+    inside: str
+    in_file: bool
+
+    def rule(self, before: str) -> tuple[str, str]:
+        """The pattern and what it becomes, for what stands behind `before`: `model.`, or "" at the root."""
+        wrapped, bare = f"{before}{self.inside}*", f"{before}*"
+        return (wrapped, bare) if self.in_file else (bare, wrapped)
+
+
+def _wrapper_hints(missing: list[str], others: list[str], *, unexpected: int) -> list[str]:
+    """The part of a path that file or target has too much, if it explains most of what is missing.
+
+    Args:
+        others: paths of the file that may be what is missing.
+        unexpected: how many of them, from the first on, are problems.
+    """
+    absent = set(missing)
+    for wrapper, befores in _wrappers(missing, others):
+        attempts = [dict([wrapper.rule(befores[0])]), dict(map(wrapper.rule, befores[:_RULES]))]
+        if wrapper.in_file:
+            attempts.append(dict([wrapper.rule("*.")]))
+        for rules in attempts:
+            renamed = renamer(rules)
+            new = [renamed(path) for path in others]
+            fits = len(absent.intersection(new))
+            if fits == len(missing) or (rules is attempts[-1] and 2 * fits > len(missing)):
+                left = [path for path, name in zip(others[:unexpected], new, strict=False) if name not in absent]
+                where = "start with" if list(rules) == [wrapper.rule("")[0]] else "have inside"
+                return [
+                    f"the {'file' if wrapper.in_file else 'target'}'s paths {where} {wrapper.inside!r}: "
+                    f"rename={rules}{_only(list(rules), wrapper, left)} fits {fits} of {len(missing)}"
+                ]
     return []
 
 
-def _prefix(longer: str, shorter: str) -> str:
-    """What stands before `shorter` in `longer`, up to a dot; "" if it does not end so."""
-    return longer[: -len(shorter)] if longer.endswith(f".{shorter}") else ""
+def _only(patterns: list[str], wrapper: _Wrapper, left: list[str]) -> str:
+    """What leaves the rest of the file out: it would still be unexpected. Only where all of the target is wrapped."""
+    whole = f"{wrapper.inside}*"
+    if not left or patterns != [whole] or any(path.startswith(wrapper.inside) for path in left):
+        return ""
+    return f", only={whole!r}"
+
+
+def _wrappers(missing: list[str], others: list[str]) -> list[tuple[_Wrapper, list[str]]]:
+    """The wrappers that a sample of the paths speaks for, and what stands before each; the likeliest first."""
+    by_end: dict[str, list[str]] = {}
+    for path in others:
+        alike = by_end.setdefault(path.rpartition(".")[2], [])
+        if len(alike) < _COMPARED:
+            alike.append(path)
+    votes: dict[_Wrapper, Counter[str]] = {}
+    for path in missing[:: len(missing) // _SHOWN + 1]:
+        for other in by_end.get(path.rpartition(".")[2], ()):
+            in_file = len(other) > len(path)
+            if (found := _between(other, path) if in_file else _between(path, other)) is not None:
+                votes.setdefault(_Wrapper(found[1], in_file), Counter())[found[0]] += 1
+    likely = sorted(votes.items(), key=lambda item: -item[1].total())[:3]
+    return [(wrapper, [before for before, _ in befores.most_common()]) for wrapper, befores in likely]
+
+
+def _between(longer: str, shorter: str) -> tuple[str, str] | None:
+    """What stands in the longer path alone, and what before it, each with its last dot; None if they differ otherwise."""
+    if not 0 < len(longer) - len(shorter) <= _LONGEST_WRAPPER:
+        return None
+    long, short = longer.split("."), shorter.split(".")
+    more, same = len(long) - len(short), 0
+    while same < len(short) - 1 and long[same] == short[same]:
+        same += 1
+    if more < 1 or long[same + more :] != short[same:]:
+        return None
+    while same and long[same - 1] == long[same + more - 1]:  # of `model.model.w` the first is the wrapper, as of `model.head`
+        same -= 1
+    before, inside = ("".join(f"{part}." for part in parts) for parts in (long[:same], long[same : same + more]))
+    return None if set("*?[") & {*before, *inside} else (before, inside)
