@@ -188,11 +188,11 @@ def _without_metadata(text: "bytes | bytearray", metadata: bytes) -> bytes:
 
 
 def _in_file_order(spans: dict[str, Span]) -> dict[str, Span]:
-    last = 0
+    end = 0
     for span in spans.values():
-        if span.start < last:
+        if span.start < end:  # also an empty tensor that is named behind the full one at its place
             return dict(sorted(spans.items(), key=lambda item: (item[1].start, item[1].stop)))
-        last = span.start
+        end = span.stop
     return spans
 
 
