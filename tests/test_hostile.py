@@ -1,9 +1,12 @@
 """Small files that ask for much, or that only some readers refuse, as a hostile tester made them; and reports that such files cause."""
 
+import base64
 import re
 import time
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,9 @@ import torch
 from safetensors.numpy import load as safetensors_load
 
 import tensorkeep as tk
-from craft import safetensors
+from craft import model_file, safetensors
+from tensorkeep import dtypes
+from tensorkeep.cli import run
 
 
 def entry(start: int, stop: int, *shape: int, dtype: str = "U8") -> dict[str, object]:
@@ -130,3 +135,86 @@ class TestContainer:
         assert {name: value.tobytes() for name, value in found.items()} == {
             name: value.tobytes() for name, value in safetensors_load(data).items()
         }
+
+
+class TestDtypes:
+    """Dtypes that a file describes, and those that casts go between."""
+
+    @pytest.mark.parametrize("dtype", [">U0", "<U0", "|S0", "|V0"])
+    def test_elements_without_a_byte_take_none(self, dtype: str) -> None:
+        """A file of 400 bytes names 2^20 texts of no characters: none is made longer. 2^40 pass the limit of values."""
+        node = {"dict": [["w", {"tensor": "w", "dtype": dtype}]]}
+        tracemalloc.start()
+        found = tk.loads(model_file(node, {"w": ("U8", [1 << 20, 0], b"")}))["w"]
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert (found.dtype, found.shape) == (np.dtype(dtype), (1 << 20,))
+        assert peak < 1 << 20
+        with pytest.raises(tk.FormatError, match="more than 20,000,000 values"):
+            tk.loads(model_file(node, {"w": ("U8", [1 << 40, 0], b"")}))
+
+    def test_texts_of_no_characters_round_trip(self) -> None:
+        """In both byte orders."""
+        for dtype in (">U0", "<U0"):
+            array = np.ndarray((3,), dtype, b"")
+            found = tk.loads(tk.dumps({"w": array}))["w"]
+            assert (found.dtype, found.shape) == (array.dtype, array.shape)
+
+    @pytest.mark.parametrize("inner", ["U8", "<U1"])
+    def test_fields_on_top_of_each_other_are_refused(self, inner: str) -> None:
+        """2,000 fields of 10,000 elements each, all at the same place: each would be walked over."""
+        count = 10_000 // (1 if inner == "U8" else 4)
+        fields = {"fields": [[f"f{number}", inner, 0, [count]] for number in range(2000)], "itemsize": 10_000}
+        nested = {"fields": [[f"g{number}", {"fields": fields["fields"][:8], "itemsize": 10_000}, 0, []] for number in range(8)]}
+        content = base64.b64encode(bytes(10_000)).decode()
+        for described in (fields, {**nested, "itemsize": 10_000}):
+            with soon(2), pytest.raises(tk.FormatError):
+                tk.loads(model_file({"scalar": [described, content]}, {}))
+
+    def test_a_scalar_of_many_texts_is_looked_through_at_once(self) -> None:
+        """100,000 texts in one field, and the same in fields of fields; one with a character that does not exist is refused."""
+        for dtype in ([("a", "<U1", (100_000,))], [("n", "<i4"), ("a", [("b", "<U2", (2,)), ("c", "u1")], (10_000,))]):
+            scalar = np.zeros((), dtype)[()]
+            with soon(2):
+                assert tk.loads(tk.dumps([scalar]))[0] == scalar
+            described, content = np.dtype(dtype), bytearray(scalar.tobytes())
+            node = [{"scalar": [dtypes.describe_numpy(described), base64.b64encode(content).decode()]}]
+            assert tk.loads(model_file(node, {}))[0] == scalar
+            content[6:10] = b"\xff" * 4
+            node = [{"scalar": [dtypes.describe_numpy(described), base64.b64encode(content).decode()]}]
+            with pytest.raises(tk.FormatError):
+                tk.loads(model_file(node, {}))
+
+    def test_a_union_of_two_fields_is_kept(self) -> None:
+        """NumPy's idiom for a number and its bytes, and padded structs."""
+        union = np.dtype({"names": ["whole", "low"], "formats": ["<u4", "u1"], "offsets": [0, 0]})
+        padded = np.dtype([("a", "u1"), ("b", "<f8")], align=True)
+        for dtype in (union, padded):
+            assert tk.loads(tk.dumps({"w": np.ones(3, dtype)}))["w"].dtype == dtype
+
+    @pytest.mark.filterwarnings("ignore::tensorkeep.TensorkeepWarning")
+    def test_every_cast_that_is_promised_is_made(self) -> None:
+        """From each number to each that `castable` names: what both hold comes over as it is."""
+        others = "I4 U4 I2 U2 I1 U1 F6_E2M3 F6_E3M2 F8_E3M4 F8_E4M3IEEE F8_E4M3B11FNUZ C128 BC32".split()
+        numbers = [dtypes.parse(name) for name in (*dtypes.STANDARD, *others)]
+        pairs = [(source, target) for source in numbers for target in numbers if source != target and dtypes.castable(source, target)]
+        assert len(pairs) > 300
+        for source, target in pairs:
+            one = 0 if "I1" in (source.name, target.name) else 1
+            array = np.full(4, one, np.int8).astype(source.numpy)
+            found = np.zeros(4, target.numpy)
+            tk.loads(tk.dumps({"w": array}), into={"w": found}, cast=True)
+            wanted = np.full(4, one, np.int8).astype(target.numpy)
+            assert found.tobytes() == wanted.tobytes(), (source, target)
+
+
+class TestPrinting:
+    """What a command prints of a name."""
+
+    def test_a_name_of_marks_is_cut_in_linear_time(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """30,000 marks that take no column, and few letters: shortened like any long name."""
+        name = "\u0301" * 15_000 + "a" * 600 + "\u0301" * 15_000
+        (tmp_path / "w.safetensors").write_bytes(safetensors({name: entry(0, 1)}, b"x"))
+        with soon():
+            run(["show", str(tmp_path / "w.safetensors")])
+        assert len(capsys.readouterr().out) < 10_000

@@ -4,6 +4,7 @@ Lives here: safetensors' names, NumPy's types, how an element is stored, casts. 
 Source of the standard names: https://github.com/huggingface/safetensors, `Dtype` in `tensor.rs`, version 0.8.
 """
 
+import math
 import re
 import sys
 from functools import lru_cache
@@ -136,6 +137,7 @@ _TEXT: Final = re.compile(r"([<>|])(?:([US V])(\d{1,9})|([Mm])8(?:\[(\d{1,9})?(Y
 _MAX_ITEM: Final = 2**31 - 1  # bytes: NumPy's own bound
 _MAX_NESTING: Final = 8
 _MAX_FIELDS: Final = 10_000
+_MAX_OVERLAP: Final = 8  # times that the fields of one element may cover it: each time somebody walks over its bytes
 
 
 @lru_cache(maxsize=1024)
@@ -199,7 +201,17 @@ def parse(document: object, *, nesting: int = 0) -> DType | None:
             return of_numpy(numpy)
         return None
     numpy = _parse_fields(document, nesting) if isinstance(document, dict) else None
-    return None if numpy is None else of_numpy(numpy)
+    if numpy is None or (nesting == 0 and _covered(numpy) > _MAX_OVERLAP * numpy.itemsize):
+        return None
+    return of_numpy(numpy)
+
+
+def _covered(dtype: "np.dtype[Any]") -> int:
+    """Bytes of all fields of one element together, down to those without fields of their own."""
+    base, shape = dtype.subdtype if dtype.subdtype is not None else (dtype, ())
+    if base.names is None:
+        return dtype.itemsize
+    return math.prod(shape) * sum(_covered(base.fields[name][0]) for name in base.names)  # type: ignore[index]  # there are fields where there are names
 
 
 def _parse_text(text: str) -> "np.dtype[Any] | None":
@@ -271,11 +283,20 @@ def cast(array: Array, target: DType) -> tuple[Array, int]:
     Source: IEEE 754-2019, section 4.3.1.
     """
     assert target.numpy is not None, "castable() was asked"
+    source = array.dtype
+    grows_complex = _kind(target) == "c" and source.kind in "biufV"
+    array = _widened(array)
     with np.errstate(all="ignore"):  # an overflow to infinity is counted, not warned of
         narrow = _round_once(array, target).astype(target.numpy)
-        back = (narrow.real if _kind(target) == "c" and array.dtype.kind != "c" else narrow).astype(array.dtype)
+        back = _widened(narrow.astype(np.complex128).real if grows_complex else narrow)
+        back = _widened(back.astype(source))
         changed = np.count_nonzero((back != array) & ~((back != back) & (array != array)))
     return narrow, int(changed)
+
+
+def _widened(array: Array) -> Array:
+    """Numbers of at most 16 bits as float32, which holds each of them: ml_dtypes cannot cast each of its own to each other."""
+    return array.astype(np.float32) if array.dtype.itemsize <= 2 and array.dtype.kind not in "biu" else array
 
 
 def _round_once(array: Array, target: DType) -> Array:
@@ -303,22 +324,19 @@ def are_bools(data: "memoryview | bytes") -> bool:
     return len(data) == 0 or int(np.frombuffer(data, np.uint8).max()) <= 1
 
 
-def texts_are_valid(data: Array, dtype: "np.dtype[Any]") -> bool:
-    """Whether the bytes of one element hold no character beyond Unicode's last, which NumPy fails on.
-
-    Args:
-        data: the bytes.
-        dtype: of the element; also one with fields.
-    """
-    if dtype.subdtype is not None:
-        base, _ = dtype.subdtype
-        return dtype.itemsize == 0 or all(texts_are_valid(part, base) for part in data.reshape(-1, base.itemsize))
-    if dtype.names is not None:
-        fields = [dtype.fields[name][:2] for name in dtype.names]  # type: ignore[index]  # there are fields where there are names
-        return all(texts_are_valid(data[offset : offset + inner.itemsize], inner) for inner, offset in fields)
-    if dtype.kind != "U" or not data.size:
+def texts_are_valid(array: Array) -> bool:
+    """Whether an array holds no character beyond Unicode's last, which NumPy fails on. It may have fields."""
+    if array.dtype.names is not None:
+        return all(texts_are_valid(array[name]) for name in array.dtype.names if _has_texts(array.dtype[name]))
+    if array.dtype.kind != "U" or array.nbytes == 0:
         return True
-    return bool((np.frombuffer(data.tobytes(), np.dtype("u4").newbyteorder(dtype.byteorder)) <= sys.maxunicode).all())
+    characters = np.ascontiguousarray(array).view(np.dtype("u4").newbyteorder(array.dtype.byteorder))
+    return bool((characters <= sys.maxunicode).all())
+
+
+def _has_texts(dtype: "np.dtype[Any]") -> bool:
+    base = dtype.base
+    return base.kind == "U" if base.names is None else any(_has_texts(base[name]) for name in base.names)
 
 
 def pack_f4(array: Array) -> Array:

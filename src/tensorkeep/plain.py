@@ -179,9 +179,10 @@ def _decode_scalar(document: object) -> object:
     dtype, content = _decode_dtype(described), decode_bytes(data)
     if dtype.itemsize != len(content):
         raise ValueError(f"a scalar of {dtype} has {dtype.itemsize} bytes")
-    if not dtypes.texts_are_valid(np.frombuffer(content, np.uint8), dtype):
+    array = np.frombuffer(content, dtype) if content else np.zeros(1, dtype)
+    if not dtypes.texts_are_valid(array):
         raise ValueError("no text has such a character")
-    return np.frombuffer(content, dtype)[0] if content else np.zeros((), dtype)[()]
+    return array[0]
 
 
 def is_numpy_scalar(value: object) -> bool:

@@ -16,6 +16,7 @@ Lives here: tree -> document, bit for bit, and document -> tree, read as untrust
 Source of the layout: docs/format.md, section "Structure".
 """
 
+import math
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -388,6 +389,9 @@ class _Decoder:
             raise self.wrong(f"the tensor {path!r} is said to be {brief(described)}, but is stored as {spec.dtype}")
         if dtype.tail is None:
             return TensorSpec(dtype, spec.shape)
+        if dtype.tail == 0:  # no byte of the file stands behind its elements, so each counts like a value that is written out
+            self.values += math.prod(spec.shape[:-1])
+            self.check(0)
         if not spec.shape or spec.shape[-1] != dtype.tail:
             raise self.wrong(f"the tensor {path!r} of {dtype} needs a last axis of {dtype.tail}, found shape {spec.shape}")
         return TensorSpec(dtype, spec.shape[:-1])

@@ -234,4 +234,6 @@ def as_array(buffer: "memoryview | Array", offset: int, spec: TensorSpec) -> Arr
         raise UnsupportedError("", f"NumPy cannot show {dtype}", hint="tobytes() gives the bytes as they are.")
     if dtype.bits == 4:
         return unpack_f4(np.ndarray((spec.nbytes,), np.uint8, buffer, offset)).reshape(spec.shape)
+    if dtype.numpy.itemsize == 0:  # a text of no characters, which `astype` would give one
+        return np.ndarray(spec.shape, dtype.memory, buffer, offset)
     return np.ndarray(spec.shape, dtype.numpy, buffer, offset).astype(dtype.memory)

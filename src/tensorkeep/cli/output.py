@@ -22,6 +22,7 @@ _TICK_S: Final = 0.1  # between two drawings of it
 _LONGEST_CELL: Final = 500  # characters, where no terminal sets the width
 _WIDEST_PADDED: Final = 60  # likewise
 _NARROWEST_CELL: Final = 16
+_MARKS_EACH: Final = 4  # characters of a name that may share one column
 _MOST_ROWS: Final = 100  # on a terminal
 _LARGEST_INT: Final = 2**1000  # Python refuses to print ints of more than 4,300 digits
 
@@ -223,14 +224,16 @@ def _columns(text: str) -> int:
 
 def _shortened(text: str, columns: int) -> str:
     """Text in so many columns, without its middle: both ends of a path tell something."""
-    if _columns(text) <= columns:
+    most = _MARKS_EACH * columns
+    if len(text) <= most and _columns(text) <= columns:
         return text
-    head = tail = ""
-    for near, far in zip(text, reversed(text), strict=True):
-        if _columns(head + near + tail + far) > columns - 3:
+    taken, left = 0, columns - 3
+    while taken < most // 2:  # a name of nothing but marks takes no column
+        left -= _columns(text[taken]) + _columns(text[-1 - taken])
+        if left < 0:
             break
-        head, tail = head + near, far + tail
-    return f"{head}...{tail}"
+        taken += 1
+    return f"{text[:taken]}...{text[len(text) - taken :]}"
 
 
 @contextmanager
