@@ -1,21 +1,25 @@
 """Small files that ask for much, or that only some readers refuse, as a hostile tester made them; and reports that such files cause."""
 
 import base64
+import contextlib
+import io
+import json
 import re
 import time
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from blake3 import blake3
+from safetensors import SafetensorError
 from safetensors.numpy import load as safetensors_load
 
 import tensorkeep as tk
-from craft import model_file, safetensors
+from craft import frame, model_file, safetensors
 from tensorkeep import dtypes
 from tensorkeep.cli import run
 
@@ -24,7 +28,7 @@ def entry(start: int, stop: int, *shape: int, dtype: str = "U8") -> dict[str, ob
     return {"dtype": dtype, "shape": shape or [stop - start], "data_offsets": [start, stop]}
 
 
-@contextmanager
+@contextlib.contextmanager
 def soon(seconds: float = 5.0) -> Iterator[None]:
     """A bound against quadratic time on a loaded machine, not a speed."""
     begin = time.process_time()
@@ -195,7 +199,7 @@ class TestDtypes:
     @pytest.mark.filterwarnings("ignore::tensorkeep.TensorkeepWarning")
     def test_every_cast_that_is_promised_is_made(self) -> None:
         """From each number to each that `castable` names: what both hold comes over as it is."""
-        others = "I4 U4 I2 U2 I1 U1 F6_E2M3 F6_E3M2 F8_E3M4 F8_E4M3IEEE F8_E4M3B11FNUZ C128 BC32".split()
+        others = ["I4", "U4", "I2", "U2", "I1", "U1", "F6_E2M3", "F6_E3M2", "F8_E3M4", "F8_E4M3IEEE", "F8_E4M3B11FNUZ", "C128", "BC32"]
         numbers = [dtypes.parse(name) for name in (*dtypes.STANDARD, *others)]
         pairs = [(source, target) for source in numbers for target in numbers if source != target and dtypes.castable(source, target)]
         assert len(pairs) > 300
@@ -218,3 +222,153 @@ class TestPrinting:
         with soon():
             run(["show", str(tmp_path / "w.safetensors")])
         assert len(capsys.readouterr().out) < 10_000
+
+
+def probing(bits: int) -> list[int]:
+    """Ints that a dict of 2**bits places looks for in one another's: half of them fill a walk, the others go along it."""
+    size = 1 << bits
+    mask, usable = size - 1, size * 2 // 3
+    walk, at, place = [], np.full(size, -1), 0
+    for step in range(usable // 2):
+        walk.append(place)
+        at[place] = step
+        place = 5 * place + 1 & mask
+    found: dict[int, None] = {}
+    rng = np.random.default_rng(1)
+    while len(found) < usable - len(walk) - 10:
+        numbers = rng.integers(size, 2**30, 4_000_000)
+        rest, places = numbers.copy(), numbers & mask
+        while rest.any():  # as CPython's dict goes from place to place
+            taken = at[places] >= 0
+            numbers, rest, places = numbers[taken], rest[taken] >> 5, places[taken]
+            places = np.where(rest > 0, places * 5 + rest + 1 & mask, places)
+        found.update(dict.fromkeys(numbers[(at[places] >= 0) & (at[places] < usable // 8)].tolist()))
+    return walk + list(found)[: usable - len(walk) - 10]
+
+
+@pytest.fixture(scope="module")
+def colliding() -> list[int]:
+    """43,000 of them."""
+    return probing(16)
+
+
+class TestKeys:
+    """Keys that are no texts, in dicts and sets."""
+
+    def test_numbers_that_collide_in_their_low_bits_are_refused(self, colliding: list[int]) -> None:
+        """As keys and as items; no two of them have one hash."""
+        for node in ({"dict": [[key, 1] for key in colliding]}, {"set": colliding}):
+            with soon(8), pytest.raises(tk.FormatError, match="made to collide"):
+                tk.loads(model_file(node, {}))
+
+    def test_numbers_in_names_of_tensors_are_grouped_without_a_dict(self, colliding: list[int]) -> None:
+        """The same numbers in the names of a file of others, shown."""
+        data = safetensors({f"x{key}": entry(0, 0, 0) for key in colliding})
+        with soon():
+            assert sum(row.count for row in tk.show(io.BytesIO(data)).rows) == len(colliding)
+
+    @pytest.mark.parametrize("keys", ["in order", "by chance", "pairs", "floats", "multiples"])
+    def test_many_keys_of_any_honest_kind_are_fast(self, keys: str) -> None:
+        """100,000 keys as optimizers, vocabularies and counters have them."""
+        count = 100_000
+        made: dict[str, list[Any]] = {
+            "in order": list(range(count)),
+            "by chance": np.random.default_rng(1).permutation(2**40 >> 16)[:count].tolist(),
+            "pairs": [(number % 317, number // 317) for number in range(count)],
+            "floats": [number / 7 for number in range(count)],
+            "multiples": [number << 32 for number in range(-count // 2, count // 2)][: 2**20],
+        }
+        state = {key: 1 for key in made[keys] if type(key) is not int or abs(key) <= 2**53}
+        data = tk.dumps(state)
+        with soon():
+            assert tk.loads(data) == state
+
+    @pytest.mark.parametrize(
+        "keys",
+        [
+            [{"scalar": [{"fields": [["a", "I32", 0, []]], "itemsize": 8}, "AQAAAAAAAAA="]},
+             {"scalar": [{"fields": [["b", "I64", 0, []]], "itemsize": 8}, "AQAAAAAAAAA="]}],
+            [{"scalar": ["BF16", "AAA="]}, {"scalar": ["<M8", "AAAAAAAAAAA="]}],
+            [{"scalar": ["<M8[s]", "AAAAAAAAAAA="]}, {"scalar": ["<M8[as]", "AAAAAAAAAAA="]}],
+            [{"scalar": ["<m8", "AAAAAAAAAAA="]}],
+        ],
+    )  # fmt: skip
+    def test_scalars_that_are_no_keys(self, keys: list[object]) -> None:
+        """NumPy's scalars that have no hash, or refuse to be compared, end as an error of the family or as keys."""
+        for node in ({"dict": [[key, 1] for key in keys]}, {"set": keys}, {"dict": [[{"frozenset": keys}, 1]]}):
+            with contextlib.suppress(tk.FormatError):
+                tk.loads(model_file(node, {}))
+
+
+class TestPaths:
+    """Paths of a structure, which repeat the keys above them."""
+
+    def test_wide_characters_count_as_many_bytes(self) -> None:
+        """One astral character makes Python keep four bytes for each of a key that stands in 9,000 paths."""
+        node = {"dict": [["\U0001f600" + "k" * 9990, {"dict": [[f"a{number}", 1] for number in range(9000)]}]]}
+        with pytest.raises(tk.FormatError, match="bytes in its paths"):
+            tk.loads(model_file(node, {}))
+        assert len(tk.loads(model_file(node, {}), limits=tk.Limits(path_bytes=1 << 30))) == 1
+
+    @pytest.mark.parametrize("letter", ["k", "\u5c42"])
+    def test_long_names_of_a_large_model_are_no_attack(self, letter: str) -> None:
+        """50,000 tensors with paths of 200 characters, and a value beside each."""
+        layers = {letter * 150 + str(number): {letter * 40: np.zeros(1, np.int8), "n": number} for number in range(50_000)}
+        assert len(tk.loads(tk.dumps(layers))) == 50_000
+
+    @pytest.mark.parametrize("wanted", ["*.weight", "x.*.weight"])
+    def test_a_deep_rename_takes_linear_time(self, wanted: str) -> None:
+        """10,000 leaves below 100 dicts of one key: what moves as a whole is found from the leaves up."""
+        node: object = {"dict": [*([f"{number}w.weight", 1] for number in range(10_000)), ["bias", 1]]}
+        for _ in range(100):
+            node = {"dict": [["a", node]]}
+        with soon(8):
+            tk.loads(model_file({"dict": [["module", node]]}, {}), rename={"module.*.weight": wanted})
+
+
+class TestNumbers:
+    """Numbers that programs read in two ways."""
+
+    @pytest.mark.parametrize(
+        "header",
+        [
+            b'{"w":{"dtype":"U8","shape":[4],"data_offsets":[-0,4]}}',
+            b'{"w":{"dtype":"U8","shape":[4],"data_offsets":[0,4],"more":1e999}}',
+            b'{"w":{"dtype":"U8","shape":[4],"data_offsets":[0,4],"more":"\xed\xa0\x80"}}',
+            b'{"w\xed\xa0\x80":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}',
+            b'{"w":{"dtype":"U8","shape":[4],"data_offsets":[0,4],"more":' + b"[" * 130 + b"]" * 130 + b"}}",
+            b'{"w":{"dtype":"U8","shape":[4],"data_offsets":[0,4],"more":' + b'{"a":' * 130 + b"1" + b"}" * 130 + b"}}",
+            b'{"__metadata__":{"a":"\xed\xa0\x80"},"w":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}',
+        ],
+    )
+    def test_a_header_that_safetensors_refuses_is_refused(self, header: bytes) -> None:
+        """-0 as a whole number, numbers beyond all floats, surrogates, and nesting that its parser does not follow."""
+        data = safetensors(None, b"abcd", text=header)
+        with pytest.raises(SafetensorError):
+            safetensors_load(data)
+        with pytest.raises(tk.FormatError):
+            tk.loads(data)
+
+    def test_odd_spellings_that_safetensors_reads_are_read(self) -> None:
+        """Spaces, escapes, and fields that nobody knows, nested as deep as its parser follows."""
+        data = safetensors(
+            None,
+            b"abcd",
+            text=b'{ "w\\u0041" : {"shape":[4], "dtype":"U8","more":' + b"[" * 100 + b"1e5, -1" + b"]" * 100 + b',"data_offsets":[0, 4]} }',
+        )
+        assert list(safetensors_load(data)) == list(tk.loads(data)) == ["wA"]
+
+    @pytest.mark.parametrize(
+        "text", ['9007199254740993', '-9007199254740993', '{"float":-0}', '{"set":[9007199254740993]}', '{"range":[0,9007199254740993,1]}',
+                 '{"slice":[9007199254740993,null,null]}', '{"complex":[0.0,-0]}']
+    )  # fmt: skip
+    def test_a_structure_with_such_a_number_is_refused(self, text: str) -> None:
+        """Whole numbers beyond 2^53 have a tag of their own, and the sign of zero stands on a fraction alone."""
+        data = model_file({"dict": [["n", "NUMBER"]]}, {})
+        header, document, _ = frame(data)
+        raw = json.dumps(document | {"digests": "", "root": "0" * 64}, separators=(",", ":")).replace('"NUMBER"', text)
+        header["__metadata__"]["tensorkeep"] = raw
+        head = json.dumps(header, separators=(",", ":")).encode()
+        head = len(head).to_bytes(8, "little") + head
+        with pytest.raises(tk.FormatError):
+            tk.loads(head.replace(b"0" * 64, blake3(head).hexdigest().encode()))

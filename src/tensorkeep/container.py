@@ -24,6 +24,7 @@ SHORTEST_HEADER_BYTES: Final = 2  # {}
 DATA_ALIGNMENT: Final = 64  # bytes: a cache line, and enough for every vector load
 MAX_HEADER_BYTES: Final = 100_000_000  # what safetensors itself accepts
 _MAX_ARRAY_BYTES: Final = 2**63 - 1
+_MAX_NESTING: Final = 127  # of JSON: what safetensors' own parser follows
 METADATA: Final = "__metadata__"
 
 
@@ -161,10 +162,10 @@ def _split(text: "bytes | bytearray", file: str) -> _Head:
     try:
         found = msgspec.json.decode(text, type=_Metadata).texts
         if isinstance(found, msgspec.UnsetType):
-            return _Head({}, strictjson.decode(text, dict[str, Entry]))
+            return _Head({}, strictjson.decode(text, dict[str, Entry], deepest=_MAX_NESTING))
         metadata = bytes(found)
         texts = strictjson.decode(metadata, dict[str, str])
-        return _Head(texts, strictjson.decode(_without_metadata(text, metadata), dict[str, Entry]))
+        return _Head(texts, strictjson.decode(_without_metadata(text, metadata), dict[str, Entry], deepest=_MAX_NESTING))
     except RecursionError:
         raise FormatError(file, "its header is no valid JSON: nested too deeply") from None
     except UnicodeDecodeError as error:

@@ -211,7 +211,7 @@ def _covered(dtype: "np.dtype[Any]") -> int:
     base, shape = dtype.subdtype if dtype.subdtype is not None else (dtype, ())
     if base.names is None:
         return dtype.itemsize
-    return math.prod(shape) * sum(_covered(base.fields[name][0]) for name in base.names)  # type: ignore[index]  # there are fields where there are names
+    return math.prod(shape) * sum(map(_covered, (base[name] for name in base.names)))
 
 
 def _parse_text(text: str) -> "np.dtype[Any] | None":

@@ -15,7 +15,8 @@ class Limits:
         header_bytes: largest header of a safetensors file, in bytes. 100 MB is the format's own cap.
         depth: deepest nesting of containers in a state.
         values: most values, containers and tensors counted together, in one structure.
-        path_chars: most characters in the paths of one structure, all together: a long key stands in the path of all that is below it.
+        path_bytes: most bytes in the paths of one structure, all together, beyond 16 for each byte of the header: a long key stands
+            in the path of all that is below it.
         rank: most dimensions of one tensor; NumPy has no more.
 
     Example:
@@ -27,7 +28,7 @@ class Limits:
     header_bytes: int = 100_000_000
     depth: int = 200
     values: int = 20_000_000
-    path_chars: int = 1_000_000_000
+    path_bytes: int = 64 << 20
     rank: int = 64
 
 

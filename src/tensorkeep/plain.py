@@ -87,8 +87,8 @@ def _items(document: object, count: int) -> list[Any]:
 
 def _ints(document: object, count: int) -> list[int]:
     items = _items(document, count)
-    if not all(type(item) is int for item in items):
-        raise ValueError("whole numbers are wanted")
+    if not all(type(item) is int and -EXACT_INT <= item <= EXACT_INT for item in items):
+        raise ValueError("whole numbers of at most 2^53 are wanted")
     return items
 
 
@@ -132,8 +132,8 @@ def _encode_zone(value: timezone) -> object:
 
 def _decode_slice(document: object) -> slice:
     parts = _items(document, 3)
-    if not all(part is None or type(part) is int for part in parts):
-        raise ValueError("a slice is three whole numbers or null")
+    if not all(part is None or (type(part) is int and -EXACT_INT <= part <= EXACT_INT) for part in parts):
+        raise ValueError("a slice is three whole numbers of at most 2^53, or null")
     return slice(*parts)
 
 

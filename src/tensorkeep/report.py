@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Final
 
 from tensorkeep.errors import shown
-from tensorkeep.selection import renamer
+from tensorkeep.selection import Pattern, renamer
 
 _SHOWN: Final = 20  # lines of one kind that a message shows
 _COMPARED: Final = 200  # names that are looked through for one that is close: more would take quadratic time
@@ -197,7 +197,7 @@ def _wrapper_hints(missing: list[str], others: list[str], *, unexpected: int) ->
     """
     absent = set(missing)
     for wrapper, befores in _wrappers(missing, others):
-        attempts = [dict([wrapper.rule(befores[0])]), dict(map(wrapper.rule, befores[:_RULES]))]
+        attempts: list[dict[Pattern, str]] = [dict([wrapper.rule(befores[0])]), dict(map(wrapper.rule, befores[:_RULES]))]
         if wrapper.in_file:
             attempts.append(dict([wrapper.rule("*.")]))
         for rules in attempts:
@@ -214,7 +214,7 @@ def _wrapper_hints(missing: list[str], others: list[str], *, unexpected: int) ->
     return []
 
 
-def _only(patterns: list[str], wrapper: _Wrapper, left: list[str]) -> str:
+def _only(patterns: list[Pattern], wrapper: _Wrapper, left: list[str]) -> str:
     """What leaves the rest of the file out: it would still be unexpected. Only where all of the target is wrapped."""
     whole = f"{wrapper.inside}*"
     if not left or patterns != [whole] or any(path.startswith(wrapper.inside) for path in left):

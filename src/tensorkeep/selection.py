@@ -135,7 +135,9 @@ def take(tree: Tree, only: Only | None, rename: Rename | None) -> tuple[Tree, li
         return tree, []
     new_paths = _new_paths(tree, renamer(rename))
     moved: list[tuple[str, str, Tree]] = []
-    tree = _without_moved(tree, "", new_paths, moved)
+    wholes: dict[int, str] = {}
+    _destination(tree, "", new_paths, wholes)
+    tree = _without_moved(tree, "", new_paths, wholes, moved)
     index: dict[int, Names] = {}
     for old, new, node in sorted(moved, key=lambda move: children(move[2]) is None):  # containers first: leaves may go into them
         _insert(tree, old, new, node, index)
@@ -174,31 +176,50 @@ class _Gone:
 _GONE: Final = _Gone()
 
 
-def _without_moved(node: Tree, path: str, new_paths: Mapping[str, str], moved: list[tuple[str, str, Tree]]) -> Tree:
+def _without_moved(
+    node: Tree, path: str, new_paths: Mapping[str, str], wholes: Mapping[int, str], moved: list[tuple[str, str, Tree]]
+) -> Tree:
     """The tree without what gets another path. A container whose leaves all move along with it moves whole, its keys kept."""
-    if path and (new := _destination(node, path, new_paths)) is not None:
+    inner = node
+    while isinstance(inner, Captured):
+        inner = inner.state
+    inside = children(inner)
+    new = new_paths[path] if inside is None else wholes.get(id(inner), path)
+    if path and new != path:
         moved.append((path, new, node))
         return _GONE
     if isinstance(node, Captured):
-        return Captured(node.kind, node.cls, _without_moved(node.state, path, new_paths, moved))
-    inside = children(node)
+        return Captured(node.kind, node.cls, _without_moved(node.state, path, new_paths, wholes, moved))
     if inside is None:
         return node
-    return _copied(node, [(key, _without_moved(child, join(path, key), new_paths, moved)) for key, child in inside])
+    return _copied(node, [(key, _without_moved(child, join(path, key), new_paths, wholes, moved)) for key, child in inside])
 
 
-def _destination(node: Tree, path: str, new_paths: Mapping[str, str]) -> str | None:
-    """Where a node moves to as a whole, or None."""
-    candidate: str | None = None
-    for old, _ in walk(node, path):
-        rest, new = old[len(path) :], new_paths[old]
-        if candidate is None:
-            if not new.endswith(rest) or new == old:
-                return None
-            candidate = new[: len(new) - len(rest)]
-        if new != candidate + rest:
-            return None
-    return candidate or None
+def _destination(node: Tree, path: str, new_paths: Mapping[str, str], wholes: dict[int, str]) -> str | None:
+    """Where a node goes, if all its leaves go there with it: "" if they do not, None if it has none. From the leaves up, each once.
+
+    Args:
+        wholes: gets the destination of each container that goes somewhere as a whole, by its id.
+    """
+    while isinstance(node, Captured):
+        node = node.state
+    inside = children(node)
+    if inside is None:
+        return new_paths[path]
+    whole: str | None = None
+    for key, child in inside:
+        below = join(path, key)
+        new = _destination(child, below, new_paths, wholes)
+        if new is None:
+            continue
+        rest = below[len(path) :]
+        if whole is None:
+            whole = new[: len(new) - len(rest)] if new.endswith(rest) else ""
+        if whole and new != whole + rest:
+            whole = ""
+    if whole:
+        wholes[id(node)] = whole
+    return whole
 
 
 def _copied(node: Tree, items: Iterable[tuple[Any, Tree]]) -> Tree:

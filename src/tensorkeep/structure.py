@@ -17,6 +17,7 @@ Source of the layout: docs/format.md, section "Structure".
 """
 
 import math
+import time
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,6 +37,12 @@ FACTORIES: Final[dict[str, type]] = {kind.__name__: kind for kind in (list, dict
 """What a defaultdict may make: nothing else can be kept."""
 
 RESERVED: Final = "__metadata__"
+_MOST_ALIKE: Final = 64  # keys of one hash
+_STEP: Final = 512  # keys that are put into a dict between two looks at the clock; fewer cannot do much harm
+_EACH_S: Final = 10e-6  # for a key: 100 times what it takes where none collide
+_PATIENCE_S: Final = 1.0  # beyond that, in a whole structure: for whatever else happens in between, such as a garbage collection
+_PATHS_EACH: Final = 16  # bytes of paths that each byte of a structure may ask for, beside the limit
+
 PLAIN: Final = "plain"  # of a tensor that holds a plain value: no framework's, whoever reads it
 
 
@@ -235,7 +242,7 @@ def _pack_numbers(values: list[Any] | tuple[Any, ...]) -> Packed | None:
     )
 
 
-def decode(document: object, stored: Mapping[str, LazyTensor], *, framework: str, file: str, limits: Limits) -> Tree:
+def decode(document: object, stored: Mapping[str, LazyTensor], *, framework: str, file: str, nbytes: int, limits: Limits) -> Tree:
     """The tree of a document that nobody vouches for.
 
     Args:
@@ -243,12 +250,13 @@ def decode(document: object, stored: Mapping[str, LazyTensor], *, framework: str
         stored: by path, the tensors as the header of the file names them; the logical dtype is set here.
         framework: what tensors without an "as" were saved as.
         file: for messages.
-        limits: depth and number of values.
+        nbytes: of the document as it was written.
+        limits: depth, number of values, and what their paths may take.
 
     Raises:
         FormatError: it breaks the layout or a limit, or refers to a tensor that is not there, or leaves one out.
     """
-    decoder = _Decoder(stored, framework, file, limits)
+    decoder = _Decoder(stored, framework, file, nbytes, limits)
     try:
         tree = decoder.node(document, "", 0)
     except RecursionError:
@@ -259,13 +267,28 @@ def decode(document: object, stored: Mapping[str, LazyTensor], *, framework: str
     return tree
 
 
+def _memory(path: str) -> int:
+    """Bytes that Python takes for a path and a dot: one for each character, or four if any of them needs so many."""
+    return (len(path) + 2) * (1 if path.isascii() else 2 if max(path) < "\U00010000" else 4)
+
+
+def _most_alike(hashes: list[int]) -> int:
+    """How often the most frequent number occurs. Sorted, for a dict of them could be attacked like the one that is to be made."""
+    if len(hashes) <= _MOST_ALIKE:
+        return len(hashes)
+    ordered = np.sort(np.array(hashes, np.int64))
+    return _MOST_ALIKE + int((ordered[_MOST_ALIKE:] == ordered[:-_MOST_ALIKE]).any())
+
+
 class _Decoder:
-    def __init__(self, stored: Mapping[str, LazyTensor], framework: str, file: str, limits: Limits) -> None:
+    def __init__(self, stored: Mapping[str, LazyTensor], framework: str, file: str, nbytes: int, limits: Limits) -> None:
         self.stored, self.framework, self.file, self.limits = stored, framework, file, limits
         self.nodes: dict[str, LazyTensor] = {}
         self.said: dict[str, tuple[object, object]] = {}  # dtype and framework, of those whose node names them
         self.packed_paths: set[str] = set()
-        self.values = self.path_chars = 0
+        self.values = 0
+        self.path_bytes = -_PATHS_EACH * nbytes
+        self.spent_s = 0.0  # for dicts and sets whose keys might be made to collide
 
     def wrong(self, problem: str) -> FormatError:
         return FormatError(self.file, f"its structure is broken: {problem}")
@@ -281,7 +304,12 @@ class _Decoder:
             return self.children(document, path, depth)
         if kind is float:
             raise self.wrong('a bare number with a fraction, where {"float": ...} is wanted')
-        return document  # null, a boolean, an integer or a text
+        return self.small(document) if kind is int else document  # an integer, null, a boolean or a text
+
+    def small(self, number: int) -> int:
+        if not -plain.EXACT_INT <= number <= plain.EXACT_INT:
+            raise self.wrong('a bare number beyond 2^53, where {"int": ...} is wanted')
+        return number
 
     def check(self, depth: int, inside: object = (), path: str = "") -> None:
         """Refuse what passes a limit, before the children of a node are made: their paths repeat its own, however long that is."""
@@ -290,9 +318,9 @@ class _Decoder:
         count = len(inside) if isinstance(inside, list) else 0
         if self.values + count > self.limits.values:
             raise self.wrong(f"more than {self.limits.values:,} values")
-        self.path_chars += count * (len(path) + 2)
-        if self.path_chars > self.limits.path_chars:
-            raise self.wrong(f"more than {self.limits.path_chars:,} characters in its paths")
+        self.path_bytes += count * _memory(path)
+        if self.path_bytes > self.limits.path_bytes:
+            raise self.wrong(f"more than {self.limits.path_bytes:,} bytes in its paths")
 
     def children(self, document: object, path: str, depth: int) -> list[Tree]:
         self.check(depth, document, path)
@@ -311,8 +339,7 @@ class _Decoder:
         else:
             pairs = [(item, self.known(prefix + item)) if type(item) is str else self.pair(item, path, depth) for item in document]
             self.values += len(pairs)
-            self.refuse_collisions([key for key, _ in pairs])
-            entries = dict(pairs)
+            entries = self.filled({}, [key for key, _ in pairs], pairs)
         if len(entries) != len(document):
             raise self.wrong("a dict has a key twice")
         return entries
@@ -332,16 +359,35 @@ class _Decoder:
         key = item[0] if type(item[0]) is str else self.hashable(item[0], depth)
         return key, self.node(item[1], join(path, key), depth + 1)
 
-    def refuse_collisions(self, keys: list[Any]) -> None:
-        """Refuse keys made to collide: a dict of them would take quadratic time."""
-        if set(map(type, keys)) <= {str}:  # texts are hashed with a secret
-            return
+    def filled(self, made: Any, keys: list[Any], items: list[Any]) -> Any:
+        """Fill an empty dict or set, unless its keys are made to collide: with them each would walk past all others.
+
+        Numbers can be chosen so that a dict looks for them in one another's places, and so can tuples of them; texts are hashed
+        with a secret. What a place is, Python alone knows: so many keys are put in step by step, and held against the clock.
+        """
+        if set(map(type, keys)) <= {str}:
+            made.update(items)
+            return made
         try:
-            most = max(Counter(map(hash, keys)).values(), default=0)
-        except TypeError as error:
+            self.fill(made, keys, items)
+        except FormatError:
+            raise
+        except (TypeError, ValueError, OverflowError) as error:  # scalars of NumPy that have no hash, or refuse to be compared
             raise self.wrong(f"a key that cannot be one: {error}") from None
-        if most > 64:
-            raise self.wrong(f"{most} keys with the same hash")
+        return made
+
+    def fill(self, made: Any, keys: list[Any], items: list[Any]) -> None:
+        if _most_alike(list(map(hash, keys))) > _MOST_ALIKE:
+            raise self.wrong(f"more than {_MOST_ALIKE} keys with the same hash")
+        if len(items) <= _STEP:
+            made.update(items)
+            return
+        for start in range(0, len(items), _STEP):
+            begin = time.thread_time()
+            made.update(items[start : start + _STEP])
+            self.spent_s += time.thread_time() - begin - _STEP * _EACH_S
+            if self.spent_s > _PATIENCE_S:
+                raise self.wrong(f"{len(items):,} keys that are made to collide")
 
     def hashable(self, document: object, depth: int) -> Any:
         self.check(depth)
@@ -355,11 +401,13 @@ class _Decoder:
             return tuple(items) if tag == "tuple" else self.set_of(items, frozenset)
         if isinstance(document, (list, float)):
             raise self.wrong(f"a key that is {brief(document)}")
-        return self.value(document) if isinstance(document, dict) else document
+        if isinstance(document, dict):
+            return self.value(document)
+        return self.small(document) if type(document) is int else document
 
     def set_of(self, items: list[Any], kind: type) -> Any:
-        self.refuse_collisions(items)
-        made = kind(items)
+        made = self.filled(set(), items, items)
+        made = made if kind is set else kind(made)
         if len(made) != len(items):
             raise self.wrong("a set has an item twice")
         return made

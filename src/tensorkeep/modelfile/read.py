@@ -431,11 +431,12 @@ def _model_file(
         raise
     except (msgspec.MsgspecError, ValueError) as error:
         raise _not_laid_out(file.name, error) from None
-    tree = structure.decode(tree_document, stored, framework=document.framework or "numpy", file=file.name, limits=limits)
+    framework = document.framework or "numpy"
+    tree = structure.decode(tree_document, stored, framework=framework, file=file.name, nbytes=len(text), limits=limits)
     stored.tree = tree
     metadata: dict[str, Any] = {key: value for key, value in header.metadata.items() if key not in (KEY, "format")}
     if own is not None:
-        notes = structure.decode(own, {}, framework="numpy", file=file.name, limits=limits)
+        notes = structure.decode(own, {}, framework="numpy", file=file.name, nbytes=len(text), limits=limits)
         if type(notes) is not dict or not all(type(key) is str for key in notes):
             raise FormatError(file.name, "its own metadata are no dict with texts as keys")
         metadata |= notes

@@ -6,9 +6,13 @@ Lives here: `Summary`, and how tensors alike are told in one row. Lives elsewher
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from math import prod
+from operator import itemgetter
 from os import PathLike
 from typing import Any, BinaryIO, Final, TypeVar
+
+import msgspec
 
 from tensorkeep.contents import Contents
 from tensorkeep.limits import Limits
@@ -217,7 +221,7 @@ def _rows(tensors: Sequence[LazyTensor]) -> Iterator[Row]:
 
 def _together(leaves: Sequence[tuple[str, Kind]]) -> Iterator[tuple[str, int, Kind]]:
     """Leaves of one kind whose paths differ in numbers only, in one row each: path, how many, kind."""
-    groups: dict[tuple[Kind, tuple[str, ...]], list[tuple[int, ...]]] = {}
+    groups: dict[tuple[Kind, tuple[str, ...]], list[list[int]]] = {}
     met: set[str] = set()
     for path, kind in leaves:
         parts = _DIGITS.split(path)  # text, digits, text, ...
@@ -225,27 +229,26 @@ def _together(leaves: Sequence[tuple[str, Kind]]) -> Iterator[tuple[str, int, Ki
         if not plain or len(parts) > 2 * _MOST_NUMBERS + 1 or path in met:
             parts = [path]  # two values may have one path: {"a.b": 1, "a": {"b": 2}}
         met.add(path)
-        groups.setdefault((kind, tuple(parts[0::2])), []).append(tuple(map(int, parts[1::2])))
+        groups.setdefault((kind, tuple(parts[0::2])), []).append(list(map(int, parts[1::2])))
     for (kind, texts), numbers in groups.items():
         for box in _boxes(numbers):
             ranges = [*map(_range, box), ""]
             yield "".join(text + part for text, part in zip(texts, ranges, strict=True)), prod(map(len, box)), kind
 
 
-def _boxes(numbers: Sequence[tuple[int, ...]]) -> list[list[list[int]]]:
+def _boxes(numbers: list[list[int]]) -> list[list[list[int]]]:
     """Few boxes that hold just these: experts 0 to 7 of layers 0 to 3 are one, and another number of experts in layer 4 another.
 
     A box is a list of numbers for each place.
     """
     if not numbers[0]:
         return [[] for _ in numbers]
-    rests: dict[int, list[tuple[int, ...]]] = {}
-    for first, *rest in numbers:
-        rests.setdefault(first, []).append(tuple(rest))
-    alike: dict[tuple[tuple[int, ...], ...], list[int]] = {}
-    for first in sorted(rests):
-        alike.setdefault(tuple(sorted(rests[first])), []).append(first)
-    return [[firsts, *box] for those, firsts in alike.items() for box in _boxes(those)]
+    # Sorted, and told apart as bytes: a dict of these numbers could be attacked.
+    alike: dict[bytes, tuple[list[int], list[list[int]]]] = {}
+    for first, group in groupby(sorted(numbers), key=itemgetter(0)):
+        rests = [rest for _, *rest in group]
+        alike.setdefault(msgspec.json.encode(rests), ([], rests))[0].append(first)
+    return [[firsts, *box] for firsts, rests in alike.values() for box in _boxes(rests)]
 
 
 def _range(numbers: Sequence[int]) -> str:
