@@ -236,7 +236,7 @@ def probing(bits: int) -> list[int]:
     found: dict[int, None] = {}
     rng = np.random.default_rng(1)
     while len(found) < usable - len(walk) - 10:
-        numbers = rng.integers(size, 2**30, 4_000_000)
+        numbers = rng.choice(np.array(walk), 1 << 20) + size * rng.integers(1, 1 << 10, 1 << 20)
         rest, places = numbers.copy(), numbers & mask
         while rest.any():  # as CPython's dict goes from place to place
             taken = at[places] >= 0
@@ -256,10 +256,9 @@ class TestKeys:
     """Keys that are no texts, in dicts and sets."""
 
     def test_numbers_that_collide_in_their_low_bits_are_refused(self, colliding: list[int]) -> None:
-        """As keys and as items; no two of them have one hash."""
-        for node in ({"dict": [[key, 1] for key in colliding]}, {"set": colliding}):
-            with soon(8), pytest.raises(tk.FormatError, match="made to collide"):
-                tk.loads(model_file(node, {}))
+        """No two of them have one hash, and yet a dict walks past thousands for each."""
+        with soon(), pytest.raises(tk.FormatError, match="made to collide"):
+            tk.loads(model_file({"dict": [[key, 1] for key in colliding]}, {}))
 
     def test_numbers_in_names_of_tensors_are_grouped_without_a_dict(self, colliding: list[int]) -> None:
         """The same numbers in the names of a file of others, shown."""
@@ -276,9 +275,9 @@ class TestKeys:
             "by chance": np.random.default_rng(1).permutation(2**40 >> 16)[:count].tolist(),
             "pairs": [(number % 317, number // 317) for number in range(count)],
             "floats": [number / 7 for number in range(count)],
-            "multiples": [number << 32 for number in range(-count // 2, count // 2)][: 2**20],
+            "multiples": [number << 32 for number in range(count)],
         }
-        state = {key: 1 for key in made[keys] if type(key) is not int or abs(key) <= 2**53}
+        state = dict.fromkeys(made[keys], 1)
         data = tk.dumps(state)
         with soon():
             assert tk.loads(data) == state
@@ -312,9 +311,9 @@ class TestPaths:
 
     @pytest.mark.parametrize("letter", ["k", "\u5c42"])
     def test_long_names_of_a_large_model_are_no_attack(self, letter: str) -> None:
-        """50,000 tensors with paths of 200 characters, and a value beside each."""
-        layers = {letter * 150 + str(number): {letter * 40: np.zeros(1, np.int8), "n": number} for number in range(50_000)}
-        assert len(tk.loads(tk.dumps(layers))) == 50_000
+        """20,000 tensors with paths of 200 characters, and a value beside each."""
+        layers = {letter * 150 + str(number): {letter * 40: np.zeros(1, np.int8), "n": number} for number in range(20_000)}
+        assert len(tk.loads(tk.dumps(layers))) == 20_000
 
     @pytest.mark.parametrize("wanted", ["*.weight", "x.*.weight"])
     def test_a_deep_rename_takes_linear_time(self, wanted: str) -> None:

@@ -39,8 +39,8 @@ FACTORIES: Final[dict[str, type]] = {kind.__name__: kind for kind in (list, dict
 RESERVED: Final = "__metadata__"
 _MOST_ALIKE: Final = 64  # keys of one hash
 _STEP: Final = 512  # keys that are put into a dict between two looks at the clock; fewer cannot do much harm
-_EACH_S: Final = 10e-6  # for a key: 100 times what it takes where none collide
-_PATIENCE_S: Final = 1.0  # beyond that, in a whole structure: for whatever else happens in between, such as a garbage collection
+_EACH_S: Final = 4e-6  # for a key: some 50 times what it takes where none collide
+_PATIENCE_S: Final = 0.5  # beyond that, in a whole structure: for whatever else happens in between, such as a garbage collection
 _PATHS_EACH: Final = 16  # bytes of paths that each byte of a structure may ask for, beside the limit
 
 PLAIN: Final = "plain"  # of a tensor that holds a plain value: no framework's, whoever reads it
