@@ -7,7 +7,9 @@ import json
 import re
 import time
 import tracemalloc
+from collections import namedtuple
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -371,3 +373,120 @@ class TestNumbers:
         head = len(head).to_bytes(8, "little") + head
         with pytest.raises(tk.FormatError):
             tk.loads(head.replace(b"0" * 64, blake3(head).hexdigest().encode()))
+
+
+class TestTargets:
+    """What a load does to what it is given."""
+
+    def test_a_field_that_refuses_its_value_leaves_the_tensors_alone(self) -> None:
+        """A setter gets its value before any bytes go over, and its former one back."""
+        settings, other = Strict(np.zeros(2), 0.5), Strict(np.zeros(2), 0.25)
+        both = {"first": settings, "second": other}
+        node = {"dict": [["w", {"tensor": "w"}], ["lr", {"float": 0.75}]]}, {"dict": [["w", {"tensor": "w"}], ["lr", "x"]]}
+        data = model_file({"dict": [["first", node[0]], ["second", node[1]]]}, {"w": ("F64", [2], np.ones(2).tobytes())})
+        with pytest.raises(TypeError, match="a float"):
+            tk.loads(data, into=both)
+        assert (settings.lr, other.lr) == (0.5, 0.25)
+        assert not settings.w.any() and not other.w.any()
+        data = model_file(node[0], {"w": ("F64", [2], np.ones(2).tobytes())})
+        weights = settings.w
+        assert tk.loads(data, into=settings) is settings
+        assert settings.lr == 0.75 and settings.w is weights and weights.all()
+
+    def test_a_tuple_that_refuses_its_values_leaves_the_tensors_alone(self) -> None:
+        """What cannot change is made anew before any bytes go over; what holds it gets the new one."""
+        weights = np.zeros(2)
+        target = {"deep": Frozen(Picky(weights, 1))}
+        data = tk.dumps({"deep": {"inner": (np.ones(2), 7)}})
+        assert tk.loads(data, into=target)["deep"] == Frozen(Picky(weights, 7)) and weights.all()
+        weights[:] = 0
+        with pytest.raises(RuntimeError, match="no 13"):
+            tk.loads(tk.dumps({"deep": {"inner": (np.ones(2), 13)}}), into=target)
+        assert not weights.any()
+
+    def test_a_class_that_cannot_be_made_from_its_fields(self) -> None:
+        """A dataclass that is an exception is passed in types=: a FormatError that says why."""
+        data = model_file({"object": "records.dataclass", "class": "Broken", "state": {"dict": [["a", 1]]}}, {})
+        with pytest.raises(tk.FormatError, match="cannot be made from its fields"):
+            tk.loads(data, types=[Broken])
+
+    def test_names_of_the_file_that_a_rename_makes_one(self) -> None:
+        """The caller's patterns are fine and the file's names are not: an error of the family, and a ValueError."""
+        for names in (["w", "module.w"], ["module."]):
+            data = safetensors({name: entry(0, 0, 0) for name in names})
+            with pytest.raises(tk.MismatchError, match="rename="):
+                tk.loads(data, rename={"module.*": "*"})
+        with pytest.raises(tk.MismatchError, match="no place"):
+            tk.loads(model_file([1], {}), rename={"0": "q"})
+        with pytest.raises(ValueError, match="same number"):
+            tk.loads(data, rename={"*.*": "*"})
+
+
+class TestReading:
+    """Tensors that are read one by one."""
+
+    @pytest.mark.parametrize("count", [43_690, 300])
+    def test_small_tensors_without_a_mapping_share_what_was_hashed(self, tmp_path: Path, count: int) -> None:
+        """Tensors of one chunk, in memory and in a file too small for a mapping: hashed once for neighbours, and each array its own."""
+        arrays = {str(number): np.full(24, number % 256, np.uint8) for number in range(count)}
+        tk.save(arrays, tmp_path / "w.safetensors")
+        for file in (io.BytesIO((tmp_path / "w.safetensors").read_bytes()), tmp_path / "w.safetensors"):
+            with soon(), tk.open(file) as contents:
+                for name, tensor in contents.tensors.items():
+                    if int(name) % 4 == 0:
+                        assert tensor.tobytes() == arrays[name].tobytes()
+                tensor = contents.tensors["7"]
+                one, other = tensor.numpy(), tensor.numpy()
+                if file != tmp_path / "w.safetensors" or count == 300:  # the arrays of a mapping are views of it
+                    one[:] = 0
+                assert other.tolist() == [7] * 24
+
+
+@dataclass
+class Broken(Exception):
+    """An exception with fields."""
+
+    a: int = 0
+
+
+@dataclass(frozen=True, eq=True)
+class Frozen:
+    """Cannot change."""
+
+    inner: Any
+
+
+class Picky(namedtuple("Picky", "w n")):
+    """A named tuple that takes not everything."""
+
+    __slots__ = ()
+
+    @classmethod
+    def _make(cls, values: Any) -> Any:
+        w, n = values
+        if n == 13:
+            raise RuntimeError("no 13")
+        return cls(w, n)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Picky) and self.w is other.w and self.n == other.n
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass
+class Strict:
+    """Takes floats alone."""
+
+    w: Any
+    lr: float
+
+
+def _set_lr(self: Strict, value: object) -> None:
+    if not isinstance(value, float):
+        raise TypeError("lr must be a float")
+    _RATES[id(self)] = value
+
+
+_RATES: dict[int, float] = {}
+Strict.lr = property(lambda self: _RATES[id(self)], _set_lr)  # later, for the dataclass would take it for a default

@@ -20,6 +20,10 @@ Rename = Mapping[Pattern, str] | Sequence[tuple[Pattern, str]] | Callable[[str],
 expressions, tried in order; or a callable."""
 
 
+class Clash(ValueError):
+    """A rename that these names of the file do not allow, though its patterns are fine."""
+
+
 class _LeftOut:
     """A leaf that `only` did not take: never read, never missing."""
 
@@ -127,7 +131,7 @@ def take(tree: Tree, only: Only | None, rename: Rename | None) -> tuple[Tree, li
         The tree, with `LEFT_OUT` where a leaf was not taken, and the (old, new) paths of the leaves that moved.
 
     Raises:
-        ValueError: two leaves get the same path, or one a path that is taken.
+        Clash: two leaves get the same path, or one a path that is taken, or none.
     """
     if only is not None:
         tree = _pruned(tree, "", selector(only))
@@ -165,7 +169,7 @@ def _new_paths(tree: Tree, renamed: Callable[[str], str]) -> dict[str, str]:
         if not isinstance(new, str):
             raise TypeError(f"rename= gave {new!r:.80} for {path!r}; a path is wanted")
         if path and not new:
-            raise ValueError(f"rename= gave an empty path for {path!r}")
+            raise Clash(f"rename= gave an empty path for {path!r:.200}")
     return new_paths
 
 
@@ -256,13 +260,13 @@ def _insert(tree: Tree, old: str, new: str, moved: Tree, index: dict[int, Names]
             break
         node, rest = names[name], rest[len(name) + 1 :]
     if names.get(rest, LEFT_OUT) is not LEFT_OUT:
-        raise ValueError(f"rename=: {old!r} and another tensor would both be {new!r}")
+        raise Clash(f"rename=: {old!r:.200} and another tensor would both be {new!r:.200}")
     if isinstance(node, dict):
         node[rest] = moved
     elif isinstance(node, (list, deque)) and rest in names:
         node[int(rest)] = moved
     else:
-        raise ValueError(f"rename=: there is no place for {new!r} in the file's structure")
+        raise Clash(f"rename=: there is no place for {new!r:.200} in the file's structure")
     names[rest] = moved
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from tensorkeep.errors import UnsupportedError
-from tensorkeep.matching import MISSING, Matcher, Result
+from tensorkeep.matching import MISSING, Matcher, Result, Step
 from tensorkeep.tree import Captured, Tree, join
 
 _BAGS: Final[dict[str, type]] = {"SimpleNamespace": python_types.SimpleNamespace, "Namespace": argparse.Namespace}
@@ -78,9 +78,13 @@ class RecordsAdapter:
             return state
         if not dataclasses.is_dataclass(cls):
             raise ValueError(f"{node.cls} in types= is no dataclass, but the file has one of that name")
-        made = object.__new__(cls)
-        for name, value in zip(_fields(cls), _ordered(cls, _fields(cls), state), strict=True):
-            object.__setattr__(made, name, value)  # without __init__, frozen or not
+        values = _ordered(cls, _fields(cls), state)
+        try:
+            made = object.__new__(cls)
+            for name, value in zip(_fields(cls), values, strict=True):
+                object.__setattr__(made, name, value)  # without __init__, frozen or not
+        except (TypeError, AttributeError) as error:  # an exception, which has a way of its own to be made; a property for a field
+            raise ValueError(f"{cls.__qualname__} cannot be made from its fields: {error}") from error
         return made
 
     def plan(self, target: Captured, state: Tree, path: str, matcher: Matcher) -> Result:
@@ -94,17 +98,46 @@ class RecordsAdapter:
         for name in state:
             if name not in results:
                 matcher.unexpected(state[name], join(path, name))
-        if target.kind == "records.namedtuple":
-            return lambda: type(obj)._make(result() for result in results.values())
-        if target.kind == "records.dataclass" and type(obj).__dataclass_params__.frozen:
-            return lambda: self.rebuild(target, {name: result() for name, result in results.items()}, {target.cls: type(obj)})
+        remade = target.kind == "records.namedtuple" or (target.kind == "records.dataclass" and type(obj).__dataclass_params__.frozen)
+        # A setter or a constructor may refuse its value, so it gets it before any bytes: what goes there is the same object then.
+        step = _Remake(obj, results) if remade else _Assign(obj, results)
+        matcher.steps.append(Step(path, step.apply, step.undo))
+        return lambda: step.result
 
-        def result() -> object:
-            for name, inner in results.items():
-                object.__setattr__(obj, name, inner())
-            return obj
 
-        return result
+class _Assign:
+    """Gives an object its fields, and those that it had."""
+
+    def __init__(self, obj: Any, results: Mapping[str, Result]) -> None:
+        self.result, self.results = obj, results
+        self.former: dict[str, Any] = {}
+
+    def apply(self) -> None:
+        for name, result in self.results.items():
+            self.former[name] = getattr(self.result, name)
+            object.__setattr__(self.result, name, result())
+
+    def undo(self) -> None:
+        for name, value in self.former.items():
+            object.__setattr__(self.result, name, value)
+
+
+class _Remake:
+    """Makes a new object of the same class, where the old one cannot change."""
+
+    def __init__(self, obj: Any, results: Mapping[str, Result]) -> None:
+        self.result, self.results = obj, results
+
+    def apply(self) -> None:
+        state = {name: result() for name, result in self.results.items()}
+        cls = type(self.result)
+        if isinstance(self.result, tuple):
+            self.result = cls._make(state.values())
+        else:
+            self.result = ADAPTER.rebuild(Captured("records.dataclass", cls.__qualname__, None), state, {cls.__qualname__: cls})
+
+    def undo(self) -> None:
+        """The old one is as it was."""
 
 
 def _fields(cls: type) -> tuple[str, ...]:

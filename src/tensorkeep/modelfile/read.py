@@ -112,6 +112,7 @@ class FileStorage:
         self._mmap = mmap
         self._mapping: memoryview | None = None
         self._mapped = False
+        self._kept: tuple[int, int, Array] = (0, 0, _NOTHING)  # the chunk that was read last, where nothing is mapped
         self._lock = threading.Lock()
         self._bools = any(spec.dtype is dtypes.BOOL for spec in {id(span.spec): span.spec for span in header.spans.values()}.values())
         self._names: list[str] = []  # of the tensors that have bytes, and their first ones: damage may be in many places
@@ -135,6 +136,7 @@ class FileStorage:
 
     def close(self) -> None:
         self._mapping, self._mapped = None, True
+        self._kept = (0, 0, _NOTHING)
         self.file.close()
 
     def mapping(self) -> memoryview | None:
@@ -169,9 +171,17 @@ class FileStorage:
                 self.file.will_need(at + first, at + last)
                 run(self._checks(wanted, grid), nbytes=last - first)
             return mapping[at + start : at + stop]
-        buffer = np.empty(last - first, np.uint8)
-        run(self._reads([(first, last)], [buffer]), nbytes=last - first)
-        return memoryview(buffer)[start - first : stop - first]
+        if isinstance(self.file, MemoryFile) and all(self.good[number] for number in crossing):
+            return self.data(start, stop)
+        begin, end, buffer = self._kept
+        if not begin <= first <= last <= end:
+            begin, end, buffer = first, last, np.empty(last - first, np.uint8)
+            run(self._reads([(first, last)], [buffer]), nbytes=last - first)
+        part = buffer[start - begin : stop - begin]
+        if end - begin > CHUNK_BYTES:
+            return memoryview(part)
+        self._kept = begin, end, buffer  # small tensors share a chunk: the next one is likely in it, and takes bytes of its own too
+        return memoryview(part.copy())
 
     def judge(self, number: int, found: bytes) -> None:
         """Compare the digest of a chunk."""

@@ -5,11 +5,12 @@ from os import PathLike
 from typing import Any, BinaryIO, TypedDict, TypeVar, Unpack, overload
 
 from tensorkeep.contents import Contents
+from tensorkeep.errors import MismatchError, escaped
 from tensorkeep.frameworks import restore
 from tensorkeep.limits import DEFAULT_LIMITS, Limits
 from tensorkeep.opening import of_bytes, open_contents
 from tensorkeep.progress import Progress
-from tensorkeep.selection import Only, Rename, expected, take
+from tensorkeep.selection import Clash, Only, Rename, expected, take
 
 State = TypeVar("State")
 
@@ -173,7 +174,10 @@ def _load(
     limits: Limits | None = None,
     progress: Progress | None = None,
 ) -> Any:
-    tree, renamed = take(contents.tree, only, rename)
+    try:
+        tree, renamed = take(contents.tree, only, rename)
+    except Clash as clash:
+        raise MismatchError(contents.file, f"  {escaped(clash)}") from None
     builder = restore.Builder(
         contents.file,
         nbytes=contents.nbytes,
