@@ -154,7 +154,7 @@ def of_numpy(dtype: "np.dtype[Any]") -> DType | None:
     if (found := _OF_NUMPY.get(little)) is not None:
         return _with_memory(found, dtype)
     if dtype.names is not None:
-        if describe_numpy(dtype) is None:
+        if describe_numpy(dtype) is None or _covered(dtype) > _MAX_OVERLAP * dtype.itemsize:
             return None
         return DType(str(dtype), 8 * dtype.itemsize, dtype, "U8", tail=dtype.itemsize)
     if dtype.subdtype is None and dtype.kind in "USMmV" and type(dtype).__module__.startswith("numpy") and dtype.isbuiltin != 2:
@@ -201,9 +201,7 @@ def parse(document: object, *, nesting: int = 0) -> DType | None:
             return of_numpy(numpy)
         return None
     numpy = _parse_fields(document, nesting) if isinstance(document, dict) else None
-    if numpy is None or (nesting == 0 and _covered(numpy) > _MAX_OVERLAP * numpy.itemsize):
-        return None
-    return of_numpy(numpy)
+    return None if numpy is None else of_numpy(numpy)
 
 
 def _covered(dtype: "np.dtype[Any]") -> int:

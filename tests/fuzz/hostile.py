@@ -40,7 +40,7 @@ NASTY_TEXTS = (
     "0x" + "f" * 5000, "-0x" + f"{M61 << 60:x}", "AAAA", "//8=", "/////w==", "7aCA", "../../etc/passwd", "C:\\con", "F32", "F4", "C128",
     "<U1", "<U0", "|S0", "|V0", "|O", "<M8[0s]", "<m8[as]", "<M8[Y]", ">f4", "|b1", "| 4", "|S\u0664", "numpy", "torch", "os", "list",
     "dict",
-    "cuda:99", "float32", "sparse_coo",
+    "cuda:99", "float32", "sparse_coo", ">U0", "\u0301" * 50, "\U0001f600",
 )  # fmt: skip
 NASTY_NUMBERS = (
     0, 1, -1, 2, 3, 4, 5, 8, 64, 65, 624, 625, 2**31 - 1, 2**31, 2**32, 2**53, 2**53 + 1, M61, 2**63 - 1, 2**63, 2**64 - 1, -(2**63),
@@ -226,6 +226,8 @@ def damaged_outside(data: bytes, rng: random.Random, others: list[bytes]) -> byt
         bad[:8] = rng.choice((0, 1, 2, 8, len(data), len(data) - 8, 10**8, 2**63)).to_bytes(8, "little")
     else:
         at = rng.randrange(head)
-        bad[at : at + 1] = rng.choice((b"\\ud800", b'"', b"{", b"[" * 2000, b"\xff", b"9" * 5000, b"1e999", b"NaN", b"\x00"))
+        bad[at : at + 1] = rng.choice(
+            (b"\\ud800", b'"', b"{", b"[" * 2000, b"\xff", b"9" * 5000, b"1e999", b"NaN", b"\x00", b"-0", b"\xed\xa0\x80")
+        )
         bad[:8] = (len(bad) - 8 - (len(data) - head)).to_bytes(8, "little")
     return bytes(bad)
