@@ -145,4 +145,4 @@ def test_twenty_thousand_tensors_are_told_at_once(tmp_path: Path, numbers: str) 
     summary = tk.show(tmp_path / "many.safetensors")
     seconds = time.perf_counter() - began
     assert sum(row.count for row in summary.rows) == summary.tensors
-    assert seconds < 2, "0.15 to 0.4 on two cores of 2024"
+    assert seconds < 10  # a bound against quadratic time, not a speed: it takes 0.15 to 0.4

@@ -159,7 +159,7 @@ def test_a_file_with_damage_everywhere_is_verified_in_linear_time() -> None:
     begin = time.perf_counter()
     verdict = tk.verify(__import__("io").BytesIO(data))
     assert [damage.path for damage in verdict.damaged] == [str(n) for n in range(count)]
-    assert time.perf_counter() - begin < 3
+    assert time.perf_counter() - begin < 10  # a bound against quadratic time, not a speed
 
 
 def test_patterns_take_linear_time() -> None:
@@ -169,7 +169,7 @@ def test_patterns_take_linear_time() -> None:
     begin = time.perf_counter()
     tk.loads(data, rename={"model.*.attn.*.attn.*.weight": "*.*.*"})
     tk.loads(data, only="*a*t*n*.*a*t*t*z")
-    assert time.perf_counter() - begin < 2
+    assert time.perf_counter() - begin < 10  # a bound against quadratic time, not a speed
 
 
 @pytest.mark.parametrize("pattern", ["*", "a*", "*a", "a*b", "*a*", "*a*b*", "**", "a", "", "*.*.c", "x*x"])
@@ -302,7 +302,7 @@ def test_a_huge_hole_takes_no_memory(tmp_path: Path) -> None:
     for act in (tk.load, tk.verify, tk.show):
         with pytest.raises(tk.FormatError, match="too few"):
             act(path)
-    assert time.perf_counter() - begin < 2
+    assert time.perf_counter() - begin < 10  # a bound against quadratic time, not a speed
 
 
 def _rooted(head: bytes) -> bytes:
