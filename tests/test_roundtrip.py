@@ -1,6 +1,7 @@
 """Round trips: whatever is saved comes back bit for bit."""
 
 import argparse
+import collections
 import dataclasses
 import random
 import types
@@ -248,3 +249,67 @@ def test_arrays_that_live_for_a_moment_are_not_taken_for_others() -> None:
     arrays = [np.full(4, number) for number in range(50)]
     holders = [Holder(arrays[number]) for number in range(50) for _ in range(2)]
     assert [part["w"].tolist() for part in tk.loads(tk.dumps(holders))] == [holder.array.tolist() for holder in holders]
+
+
+def _nested(key: object, depth: int) -> object:
+    for _ in range(depth):
+        key = (key,)
+    return key
+
+
+BEYOND: dict[str, Any] = {
+    "more dimensions than stored": lambda: np.zeros((1,) * 64, complex),
+    "a key too deep": lambda: {_nested(1, 201): 1},
+    "a set's item too deep": lambda: {_nested(1, 201)},
+    "keys of one hash": lambda: {number * (2**61 - 1): number for number in range(1, 70)},
+    "items of one hash": lambda: {number * (2**61 - 1) for number in range(1, 70)},
+    "more values than a file may hold": lambda: [[0, True]] * 600,
+    "longer paths": lambda: {"k" * 200_000: [None, True] * 2000},
+}
+
+
+@pytest.mark.parametrize("what", BEYOND)
+def test_what_a_reader_would_refuse_is_refused_at_save(what: str) -> None:
+    """No state is saved that could not be loaded with the same limits."""
+    limits = tk.Limits(values=1000) if what.startswith("more values") else None
+    with pytest.raises(tk.UnsupportedError):
+        tk.dumps({"x": BEYOND[what]()}, limits=limits)
+
+
+def test_scalar_texts_keep_their_last_zeros() -> None:
+    """Which NumPy takes off the elements of arrays alone."""
+    state = [np.str_("a\0"), np.bytes_(b"a\0"), {np.str_("k\0"): 1, np.str_("k"): 2}]
+    assert_same_bits(tk.loads(tk.dumps(state)), state)
+
+
+@dataclasses.dataclass
+class Queue(collections.deque):  # type: ignore[type-arg]
+    w: float = 1.0
+
+
+@dataclasses.dataclass
+class Text(str):
+    w: float = 1.0
+
+
+class Named(collections.namedtuple("Named", "x y")):
+    pass
+
+
+class Slotted:
+    __slots__ = ("hidden",)
+
+
+@dataclasses.dataclass
+class Below(Slotted):
+    w: float = 1.0
+
+
+def test_records_lose_nothing_silently() -> None:
+    """What an object holds beside its fields is an error that names it, not lost."""
+    named, below, ordered = Named(1, 2), Below(), collections.OrderedDict(a=1)
+    named.extra, below.hidden, ordered.note = 5, 6, "x"  # type: ignore[attr-defined]
+    for value, said in ((Queue(), "deque"), (Text(), "str"), (named, "x.extra"), (below, "x.hidden"), (ordered, "x.note")):
+        with pytest.raises(tk.UnsupportedError, match=said):
+            tk.dumps({"x": value})
+    assert tk.loads(tk.dumps(Below())) == {"w": 1.0}

@@ -182,7 +182,9 @@ def _decode_scalar(document: object) -> object:
     array = np.frombuffer(content, dtype) if content else np.zeros(1, dtype)
     if not dtypes.texts_are_valid(array):
         raise ValueError("no text has such a character")
-    return array[0]
+    if dtype.kind == "U":  # an array's element loses its last zeros, which a text alone may have
+        return np.str_(content.decode("utf-32-be" if dtype.byteorder == ">" else "utf-32-le", "surrogatepass"))
+    return np.bytes_(content) if dtype.kind == "S" else array[0]
 
 
 def is_numpy_scalar(value: object) -> bool:

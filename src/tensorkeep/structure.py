@@ -41,7 +41,7 @@ _MOST_ALIKE: Final = 64  # keys of one hash
 _STEP: Final = 512  # keys that are put into a dict between two looks at the clock; fewer cannot do much harm
 _EACH_S: Final = 4e-6  # for a key: some 50 times what it takes where none collide
 _PATIENCE_S: Final = 0.5  # beyond that, in a whole structure: for whatever else happens in between, such as a garbage collection
-_PATHS_EACH: Final = 16  # bytes of paths that each byte of a structure may ask for, beside the limit
+PATHS_EACH: Final = 16  # bytes of paths that each byte of a structure may ask for, beside the limit
 
 PLAIN: Final = "plain"  # of a tensor that holds a plain value: no framework's, whoever reads it
 
@@ -54,11 +54,13 @@ class Encoded:
         document: JSON.
         tensors: by path, each once, in the order of the tree.
         framework: what tensors were saved as that the document does not mark with "as".
+        path_bytes: what its paths take when it is read.
     """
 
     document: object
     tensors: dict[str, LazyTensor]
     framework: str
+    path_bytes: int
 
 
 class ArrayBytes(msgspec.Struct, gc=False):
@@ -77,11 +79,11 @@ def encode(tree: Tree, limits: Limits) -> Encoded:
     """A tree as a document and its tensors, which get their paths here.
 
     Raises:
-        UnsupportedError: it holds a value that cannot be kept, or is nested too deeply.
+        UnsupportedError: it holds a value that cannot be kept, or passes a limit: a reader would refuse it.
     """
     encoder = _Encoder(limits)
     document = encoder.node(tree, "", 0)
-    return Encoded(document, encoder.tensors, encoder.framework or "numpy")
+    return Encoded(document, encoder.tensors, encoder.framework or "numpy", encoder.path_bytes)
 
 
 class _Encoder:
@@ -89,6 +91,7 @@ class _Encoder:
         self.limits = limits
         self.tensors: dict[str, LazyTensor] = {}
         self.framework = ""
+        self.values = self.path_bytes = 0
         self.unusual = 0  # keys around the present node whose names other programs cannot tell
 
     def node(self, node: Tree, path: str, depth: int) -> object:
@@ -97,16 +100,30 @@ class _Encoder:
             return self.tensor(node, path)
         if kind is str and len(node) * 4 <= plain.LONG_TEXT and node.isascii():
             return node
-        if depth > self.limits.depth:
-            raise UnsupportedError(path, f"nested more than {self.limits.depth} containers deep")
+        self.check_depth(path, depth)
         if kind is dict:
             return {"dict": self.items(node, path, depth)}
         if kind is list or kind is tuple:
             if len(node) > plain.LONG_LIST and (packed := _pack_numbers(node)) is not None:
                 return self.packed(packed, path)
-            children = [self.node(child, join(path, number), depth + 1) for number, child in enumerate(node)]
+            children = self.children(node, path, depth)
             return children if kind is list else {"tuple": children}
         return self.rarer(node, path, depth)
+
+    def check_depth(self, path: str, depth: int) -> None:
+        if depth > self.limits.depth:
+            raise UnsupportedError(path, f"nested more than {self.limits.depth} containers deep")
+
+    def count(self, number: int, path: str) -> None:
+        """Count so many values below a path, as a reader does."""
+        self.values += number
+        self.path_bytes += number * _memory(path)
+        if self.values > self.limits.values:
+            raise UnsupportedError(path, f"more than {self.limits.values:,} values", hint="Pass numbers as arrays.")
+
+    def children(self, node: Any, path: str, depth: int) -> list[object]:
+        self.count(len(node), path)
+        return [self.node(child, join(path, number), depth + 1) for number, child in enumerate(node)]
 
     def rarer(self, node: Tree, path: str, depth: int) -> object:
         kind = type(node)
@@ -126,10 +143,10 @@ class _Encoder:
         if kind is Counter:
             return {"Counter": self.items(node, path, depth)}
         if kind is deque:
-            children = [self.node(child, join(path, number), depth + 1) for number, child in enumerate(node)]
-            return {"deque": children, "maxlen": node.maxlen}
+            return {"deque": self.children(node, path, depth), "maxlen": node.maxlen}
         if kind is set or kind is frozenset:
-            return {kind.__name__: sorted((self.hashable(item, path) for item in node), key=msgspec.json.encode)}
+            self.check_keys(node, path)
+            return {kind.__name__: sorted((self.hashable(item, path, depth + 1) for item in node), key=msgspec.json.encode)}
         if kind is Packed:
             return self.packed(node, path)
         if (kind is str or kind is bytes) and (packed := _pack_text(node)) is not None:
@@ -142,6 +159,8 @@ class _Encoder:
     def items(self, node: Mapping[Any, Tree], path: str, depth: int) -> list[object]:
         prefix = f"{path}." if path else ""
         items: list[object] = []
+        self.count(2 * len(node), path)
+        self.check_keys(node, path)
         for key, child in node.items():
             inner = prefix + (key if type(key) is str else name_of(key))
             if type(child) is LazyTensor and type(key) is str and not self.unusual and self.plain_tensor(child, inner):
@@ -151,15 +170,21 @@ class _Encoder:
             self.unusual += unusual
             document = self.node(child, inner, depth + 1)
             self.unusual -= unusual
-            items.append([key if type(key) is str and key.isascii() else self.hashable(key, inner), document])
+            items.append([key if type(key) is str and key.isascii() else self.hashable(key, inner, depth), document])
         return items
 
-    def hashable(self, value: object, path: str) -> object:
+    def check_keys(self, keys: Any, path: str) -> None:
+        if len(keys) > _MOST_ALIKE and not set(map(type, keys)) <= {str} and _most_alike(list(map(hash, keys))) > _MOST_ALIKE:
+            raise UnsupportedError(path, f"more than {_MOST_ALIKE} keys or items of one hash, which is what an attack looks like")
+
+    def hashable(self, value: object, path: str, depth: int) -> object:
         """A dict's key or a set's item: plain values, and tuples and frozen sets of them."""
+        self.check_depth(path, depth)
+        self.values += 1
         if type(value) is tuple:
-            return {"tuple": [self.hashable(item, path) for item in value]}
+            return {"tuple": [self.hashable(item, path, depth + 1) for item in value]}
         if type(value) is frozenset:
-            return {"frozenset": sorted((self.hashable(item, path) for item in value), key=msgspec.json.encode)}
+            return {"frozenset": sorted((self.hashable(item, path, depth + 1) for item in value), key=msgspec.json.encode)}
         try:
             return plain.encode(value)
         except plain.Refused as refused:
@@ -167,6 +192,8 @@ class _Encoder:
 
     def tensor(self, tensor: LazyTensor, path: str) -> dict[str, object]:
         if not self.known(tensor) and not self.plain_tensor(tensor, path):
+            if (rank := len(tensor.spec.stored_shape)) > self.limits.rank:
+                raise UnsupportedError(path, f"an array of {tensor.dtype} is stored with {rank} dimensions", hint="Reshape it to fewer.")
             tensor.name = self.free(path)
             self.tensors[tensor.name] = tensor
         document: dict[str, object] = {"tensor": tensor.name}
@@ -287,7 +314,7 @@ class _Decoder:
         self.said: dict[str, tuple[object, object]] = {}  # dtype and framework, of those whose node names them
         self.packed_paths: set[str] = set()
         self.values = 0
-        self.path_bytes = -_PATHS_EACH * nbytes
+        self.path_bytes = -PATHS_EACH * nbytes
         self.spent_s = 0.0  # for dicts and sets whose keys might be made to collide
 
     def wrong(self, problem: str) -> FormatError:

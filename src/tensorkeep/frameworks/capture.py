@@ -75,6 +75,8 @@ class _Capture:
 
     def mapping(self, value: dict[Any, Any], path: str, depth: int) -> Tree:
         self.enter(value, path, depth)
+        if type(value) is OrderedDict and (extra := sorted(set(vars(value)) - {"_metadata"})):
+            raise UnsupportedError(join(path, extra[0]), "an attribute of an OrderedDict, which keeps no other than _metadata")
         fresh = like(value)
         prefix = f"{path}." if path else ""
         for key, child in value.items():

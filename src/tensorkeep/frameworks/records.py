@@ -33,20 +33,15 @@ class RecordsAdapter:
 
     def capture(self, obj: Any) -> Tree:
         cls = type(obj)
-        if isinstance(obj, tuple):
-            return Captured("records.namedtuple", cls.__qualname__, dict(zip(cls._fields, obj, strict=True)), origin=obj)
         if cls in _BAGS.values():
             return Captured("records.bag", cls.__name__, dict(vars(obj)), origin=obj)
+        if isinstance(obj, tuple) and isinstance(getattr(cls, "_fields", None), tuple):
+            _check_attributes(obj, cls._fields)
+            return Captured("records.namedtuple", cls.__qualname__, dict(zip(cls._fields, obj, strict=True)), origin=obj)
         names = _fields(cls)
-        extra = sorted(set(getattr(obj, "__dict__", ())) - set(names))
-        if extra:
-            raise UnsupportedError(
-                extra[0],
-                f"an attribute of a {cls.__qualname__} that is no field of the dataclass",
-                hint="Make it a field, or delete it.",
-            )
-        if isinstance(obj, (dict, list, set)):
-            raise UnsupportedError("", f"{cls.__qualname__} is a dataclass and a {type(obj).__mro__[-2].__name__} in one")
+        _check_attributes(obj, names)
+        if (base := _holding_base(cls)) is not None:
+            raise UnsupportedError("", f"{cls.__qualname__} is a dataclass and a kind of {base.__name__} in one")
         absent = [name for name in names if not hasattr(obj, name)]
         if absent:
             raise UnsupportedError(absent[0], f"a field of {cls.__qualname__} that has no value")
@@ -138,6 +133,27 @@ class _Remake:
 
     def undo(self) -> None:
         """The old one is as it was."""
+
+
+def _check_attributes(obj: Any, names: tuple[str, ...]) -> None:
+    """Refuse what an object has beside its fields: it would be lost."""
+    cls = type(obj)
+    slots = {name for base in cls.__mro__ for name in _slots(base) if hasattr(obj, name)}
+    extra = sorted((set(getattr(obj, "__dict__", ())) | slots) - {*names, "__dict__", "__weakref__"})
+    if extra:
+        reason = f"an attribute of a {cls.__qualname__} that is no field of it"
+        raise UnsupportedError(extra[0], reason, hint="Make it a field, or delete it.")
+
+
+def _slots(cls: type) -> tuple[str, ...]:
+    slots = vars(cls).get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else tuple(slots)
+
+
+def _holding_base(cls: type) -> type | None:
+    """The base that holds content of its own beside any field, such as `str`, `deque` or an exception's arguments."""
+    made_in_c = (base for base in cls.__mro__[:-1] if isinstance(base.__new__, python_types.BuiltinFunctionType))
+    return next((base for base in made_in_c if base.__new__.__self__ is base), None)  # type: ignore[attr-defined]  # of such a function
 
 
 def _fields(cls: type) -> tuple[str, ...]:

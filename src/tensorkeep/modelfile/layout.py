@@ -98,6 +98,8 @@ def lay_out_state(tree: Tree, metadata: Mapping[str, Any], limits: Limits = DEFA
     blank = render_header(spans, everything)
     if len(blank) > limits.header_bytes:
         raise UnsupportedError("", _too_large(len(blank), limits, len(document), len(blank_digests), everything), hint="Save it in parts.")
+    if encoded.path_bytes > limits.path_bytes + structure.PATHS_EACH * len(blank):
+        raise UnsupportedError("", f"its paths would take {encoded.path_bytes:,} bytes of memory", hint="Shorten long keys.")
     before = msgspec.json.encode({METADATA: {"format": everything["format"]}})[:-2] + b',"' + KEY.encode() + b'":"'
     root_at = 8 + len(before) + len(_escaped(f'{{"version":"{VERSION}","root":"'))
     digests_at = root_at + ROOT_DIGITS + len(_escaped('","digests":"'))
