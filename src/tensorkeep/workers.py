@@ -7,7 +7,9 @@ No thread outlives a call: a process that forks later inherits no dead pool.
 """
 
 import os
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
@@ -69,6 +71,7 @@ def _work(shared: _Shared) -> None:
             nbytes, call = job
             call()
             shared.finished(nbytes)
+            job = call = None  # type: ignore[assignment]  # what a job holds is gone before the next one is made
     except BaseException as error:  # noqa: BLE001  # a thread ends here; the caller raises what is passed on
         shared.failed(error)
 
@@ -77,7 +80,8 @@ def run(jobs: Iterable[Job], *, nbytes: int, progress: Progress | None = None) -
     """Run jobs on as many threads as pay, and return when all are done or the first one failed.
 
     A job is taken from the iterable only when a thread is free for it, so a lazy iterable bounds what is in flight. The calling
-    thread works too. After an error, or Ctrl-C, no new job is begun; those under way are waited for.
+    thread works too. After an error, or Ctrl-C, no new job is begun; those under way are waited for. So a job must never wait for one
+    that was not begun yet.
 
     Args:
         jobs: what to run, in this order.
@@ -85,39 +89,59 @@ def run(jobs: Iterable[Job], *, nbytes: int, progress: Progress | None = None) -
         progress: told how far it is.
 
     Raises:
-        BaseException: what the first failing job, or `progress`, raised.
+        BaseException: what the first failing job, `progress`, or the handler of a signal raised.
     """
     shared = _Shared(jobs, nbytes, progress)
     helpers = [
         threading.Thread(target=_work, args=(shared,), name=f"tensorkeep-{number}", daemon=True)
         for number in range(min(thread_count(), 1 + nbytes // SMALL) - 1)
     ]
-    started: list[threading.Thread] = []
     try:
-        for helper in helpers:
-            try:
-                helper.start()
-            except RuntimeError:  # no more threads to be had: those there do the work
-                break
-            started.append(helper)
+        if helpers:
+            _start(helpers)
         _work(shared)
-    except BaseException as error:  # noqa: BLE001  # Ctrl-C between two jobs; raised below
-        shared.failed(error)
-    for helper in started:
-        _join(helper, shared)
+    except BaseException as error:  # noqa: BLE001  # of a signal's handler, between two jobs; raised below
+        if shared.error is None:  # and no call of `failed`: at each call Python looks for the next signal
+            shared.error = error
+    waiting = True
+    while waiting:  # whatever handlers raise meanwhile: a thread may be writing into the caller's memory
+        try:
+            for helper in helpers:
+                _join(helper)
+            waiting = False
+        except BaseException as error:  # noqa: BLE001  # raised below
+            if shared.error is None:
+                shared.error = error
     if shared.error is not None:
         raise shared.error
 
 
-def _join(helper: threading.Thread, shared: _Shared) -> None:
-    """Wait for a thread to end whatever happens: it may be writing into the caller's memory."""
-    while True:
-        try:
+def _start(helpers: list[threading.Thread]) -> None:
+    """Start threads. Signals wait, so that no handler raises within: Python then loses track of a thread that runs already."""
+    mask = getattr(signal, "pthread_sigmask", None)  # Windows lacks it
+    former = mask(signal.SIG_BLOCK, ()) if mask else ()
+    try:
+        if mask:
+            mask(signal.SIG_BLOCK, signal.valid_signals())
+        for helper in helpers:
+            helper.start()
+    except RuntimeError as error:  # no more threads to be had: those there do the work
+        if "can't start new thread" not in str(error):
+            raise
+    finally:
+        if mask:
+            mask(signal.SIG_SETMASK, former)
+
+
+def _join(helper: threading.Thread) -> None:
+    """Wait for a thread to end. One whose start was interrupted all the same may be on its way, or may never come."""
+    for _ in range(1000):
+        if helper.is_alive():
             helper.join()
-        except KeyboardInterrupt as error:
-            shared.failed(error)
-            continue
-        return
+        elif helper in threading.enumerate():
+            time.sleep(0.001)
+        else:
+            return
 
 
 SMALL: Final = 4 << 20  # bytes a thread should have to do before another one is started

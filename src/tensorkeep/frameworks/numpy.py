@@ -14,6 +14,7 @@ from tensorkeep.tensors import Array, LazyTensor, as_array, as_bytes, spec_of
 from tensorkeep.tree import Captured, Tree
 
 _KINDS: Final = (np.ndarray, np.memmap)  # other kinds of array hold more than their numbers, such as a mask
+_PACKED_AT_ONCE: Final = 4 << 20  # 4-bit floats; an even number
 
 
 class LiveArray(msgspec.Struct, gc=False):
@@ -67,7 +68,11 @@ class LiveArray(msgspec.Struct, gc=False):
 
     def _copy(self) -> Array:
         if self.dtype.bits == 4:
-            return dtypes.pack_f4(self.array)
+            flat, packed = self.array.reshape(-1), np.empty(self.array.size // 2, np.uint8)
+            for begin in range(0, flat.size, _PACKED_AT_ONCE):  # what packing takes beside the result stays small
+                end = min(begin + _PACKED_AT_ONCE, flat.size)
+                packed[begin // 2 : end // 2] = dtypes.pack_f4(flat[begin:end])
+            return packed
         return np.ascontiguousarray(self.array, self.dtype.numpy)
 
 

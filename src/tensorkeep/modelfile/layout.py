@@ -20,7 +20,7 @@ from tensorkeep.dtypes import BOOL, are_bools
 from tensorkeep.errors import UnsupportedError
 from tensorkeep.limits import DEFAULT_LIMITS, Limits
 from tensorkeep.plain import is_utf8
-from tensorkeep.tensors import LazyTensor
+from tensorkeep.tensors import LazyTensor, as_bytes
 from tensorkeep.tree import Tree
 
 VERSION: Final = "1.0"  # of the format: a reader refuses another first number, and ignores fields it does not know
@@ -109,9 +109,27 @@ def lay_out_state(tree: Tree, metadata: Mapping[str, Any], limits: Limits = DEFA
 
 
 def _check_bools(tensors: Mapping[str, LazyTensor]) -> None:
+    """Refuse bad truth values before there is a file. Those that must be copied are looked at when they are: see `copied`."""
     for path, tensor in tensors.items():
-        if tensor.spec.dtype is BOOL and not are_bools(tensor.source.read(0, tensor.nbytes)):
-            raise UnsupportedError(path, "truth values of which a byte is neither 0 nor 1", hint="Pass array.view(np.uint8) != 0.")
+        if tensor.spec.dtype is BOOL and (view := tensor.source.view()) is not None:
+            _check_bool(path, view if isinstance(view, bytes) else as_bytes(view))
+
+
+def copied(path: str, tensor: LazyTensor) -> memoryview:
+    """The bytes of a tensor that do not lie in memory as they do in a file.
+
+    Raises:
+        UnsupportedError: they are no truth values.
+    """
+    data = tensor.source.read(0, tensor.nbytes)
+    if tensor.spec.dtype is BOOL:
+        _check_bool(path, data)
+    return data
+
+
+def _check_bool(path: str, data: bytes | memoryview) -> None:
+    if not are_bools(data):
+        raise UnsupportedError(path, "truth values of which a byte is neither 0 nor 1", hint="Pass array.view(np.uint8) != 0.")
 
 
 def _blank_base64(nbytes: int) -> str:

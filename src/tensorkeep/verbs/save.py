@@ -4,7 +4,7 @@ import errno
 import io
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any, BinaryIO, Final
 
@@ -122,9 +122,22 @@ def dumps(obj: Any, *, metadata: Mapping[str, Any] | None = None, limits: Limits
         {'lr': 0.1, 7: 'seven'}
     """
     layout = _layout(obj, metadata, limits)
-    parts: list[bytes] = []
-    write_in_order(layout, lambda part: parts.append(bytes(part)), progress)
-    return b"".join(parts)
+    buffer = io.BytesIO(bytes(layout.nbytes))  # hands out these bytes again without a copy
+    with buffer.getbuffer() as memory:
+        write_at_offsets(layout, _Memory(memory), progress)
+    return buffer.getvalue()
+
+
+class _Memory:
+    """Memory as a sink."""
+
+    def __init__(self, memory: memoryview) -> None:
+        self.memory = memory
+
+    def write(self, offset: int, parts: Sequence[memoryview]) -> None:
+        for part in parts:
+            self.memory[offset : offset + part.nbytes] = part
+            offset += part.nbytes
 
 
 def _layout(obj: Any, metadata: Mapping[str, Any] | None, limits: Limits | None) -> Layout:

@@ -1,0 +1,146 @@
+"""Workers: whatever interrupts them, a call returns, its threads have ended, and the first error is raised."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+import pytest
+
+import tensorkeep as tk
+from tensorkeep import workers
+from tensorkeep.errors import UnsupportedError
+
+posix = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer that sends signals")
+
+
+class _Enough(Exception):
+    """What a user's own handler raises."""
+
+
+@pytest.fixture
+def armed() -> Iterator[list[bool]]:
+    """While there is something in it, SIGALRM raises."""
+    armed: list[bool] = []
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        if armed:
+            raise _Enough
+
+    former = signal.signal(signal.SIGALRM, handler)
+    yield armed
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, former)
+
+
+def _ours() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("tensorkeep-")]
+
+
+@posix
+@pytest.mark.parametrize("threads", ["1", "3"])
+def test_a_signal_at_any_moment_of_a_save_neither_hangs_nor_leaves_threads(
+    tmp_path: Path, threads: str, monkeypatch: pytest.MonkeyPatch, armed: list[bool]
+) -> None:
+    """A handler that raises meets saves of contiguous and of other tensors: each ends soon, and leaves no thread."""
+    monkeypatch.setenv("TENSORKEEP_THREADS", threads)
+    path = tmp_path / "state.safetensors"
+    state = [np.ones((1500, 1000), np.float32).T, np.ones(500_000), np.ones((1000, 1500), np.float32).T, np.ones((90, 3)).T]
+    tk.save(state, path, durable=False)
+    chance = np.random.default_rng(0)
+    met, until = 0, time.monotonic() + 2
+    while time.monotonic() < until:
+        signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0001, 0.02), 0.0007)
+        try:
+            armed.append(True)
+            tk.save(state, path, durable=False)
+            armed.clear()
+        except _Enough:
+            armed.clear()
+            met += 1
+        assert _ours() == []
+    assert met > 20
+    assert np.array_equal(tk.load(path)[0], state[0])
+
+
+@posix
+def test_a_signal_while_the_others_work_waits_for_them(monkeypatch: pytest.MonkeyPatch, armed: list[bool]) -> None:
+    """Handlers that raise again and again do not end the call before its last job has ended; the first error is raised."""
+    monkeypatch.setenv("TENSORKEEP_THREADS", "2")
+    ended: list[int] = []
+    both = threading.Barrier(2)
+
+    def job(number: int) -> None:
+        both.wait()
+        armed.append(True)
+        if threading.current_thread() is threading.main_thread():
+            signal.setitimer(signal.ITIMER_REAL, 0.01, 0.02)
+            raise ValueError("the first error")
+        time.sleep(0.3)
+        ended.append(number)
+
+    with pytest.raises(ValueError, match="first error"):
+        try:
+            workers.run([(8 << 20, lambda: job(1)), (8 << 20, lambda: job(2))], nbytes=16 << 20)
+        finally:
+            armed.clear()
+    assert len(ended) == 1
+
+
+def test_a_start_that_is_interrupted_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that runs though its start raised is waited for as the others are."""
+    monkeypatch.setenv("TENSORKEEP_THREADS", "2")
+    start = threading.Thread.start
+
+    def interrupted(self: threading.Thread) -> None:
+        start(self)
+        raise KeyboardInterrupt
+
+    begun: list[float] = []
+
+    def job() -> None:
+        begun.append(time.monotonic())
+        time.sleep(0.2)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        workers.run([(8 << 20, job)] * 2, nbytes=16 << 20)
+    assert _ours() == []
+
+
+def test_no_thread_to_be_had_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The calling thread does the work where the system gives no other; another RuntimeError is passed on."""
+    monkeypatch.setenv("TENSORKEEP_THREADS", "3")
+    done: list[int] = []
+
+    def refused(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    workers.run([(8 << 20, lambda: done.append(1))] * 3, nbytes=24 << 20)
+    assert len(done) == 3
+
+    def disturbed(self: threading.Thread) -> None:
+        raise RuntimeError("a handler's own")
+
+    monkeypatch.setattr(threading.Thread, "start", disturbed)
+    with pytest.raises(RuntimeError, match="own"):
+        workers.run([(8 << 20, lambda: done.append(1))] * 3, nbytes=24 << 20)
+
+
+@pytest.mark.parametrize("shape", [(4, 8), (400, 800)])
+def test_truth_values_that_are_none_are_refused_wherever_they_lie(tmp_path: Path, shape: tuple[int, int]) -> None:
+    """A byte that is neither 0 nor 1, in a tensor that is copied: the error names its path, the old file stays, and no other."""
+    path = tmp_path / "state.safetensors"
+    tk.save({"old": 1}, path)
+    bad = np.zeros(shape, np.uint8)
+    bad[-1, -1] = 2
+    for state in ({"mask": bad.view(bool)}, {"mask": bad.view(bool).T}):
+        with pytest.raises(UnsupportedError, match="mask"):
+            tk.save(state, path)
+        with pytest.raises(UnsupportedError, match="mask"):
+            tk.dumps(state)
+    assert tk.load(path) == {"old": 1} and list(tmp_path.iterdir()) == [path]
