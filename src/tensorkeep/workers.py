@@ -7,7 +7,6 @@ No thread outlives a call: a process that forks later inherits no dead pool.
 """
 
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -97,8 +96,7 @@ def run(jobs: Iterable[Job], *, nbytes: int, progress: Progress | None = None) -
         for number in range(min(thread_count(), 1 + nbytes // SMALL) - 1)
     ]
     try:
-        if helpers:
-            _start(helpers)
+        _start(helpers)
         _work(shared)
     except BaseException as error:  # noqa: BLE001  # of a signal's handler, between two jobs; raised below
         if shared.error is None:  # and no call of `failed`: at each call Python looks for the next signal
@@ -117,24 +115,16 @@ def run(jobs: Iterable[Job], *, nbytes: int, progress: Progress | None = None) -
 
 
 def _start(helpers: list[threading.Thread]) -> None:
-    """Start threads. Signals wait, so that no handler raises within: Python then loses track of a thread that runs already."""
-    mask = getattr(signal, "pthread_sigmask", None)  # Windows lacks it
-    former = mask(signal.SIG_BLOCK, ()) if mask else ()
     try:
-        if mask:
-            mask(signal.SIG_BLOCK, signal.valid_signals())
         for helper in helpers:
             helper.start()
     except RuntimeError as error:  # no more threads to be had: those there do the work
-        if "can't start new thread" not in str(error):
+        if "can't start new thread" not in str(error):  # a signal's handler may raise anything
             raise
-    finally:
-        if mask:
-            mask(signal.SIG_SETMASK, former)
 
 
 def _join(helper: threading.Thread) -> None:
-    """Wait for a thread to end. One whose start was interrupted all the same may be on its way, or may never come."""
+    """Wait for a thread to end. One whose start was interrupted may be on its way, or may never come."""
     for _ in range(1000):
         if helper.is_alive():
             helper.join()
