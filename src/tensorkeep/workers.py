@@ -124,11 +124,13 @@ def _start(helpers: list[threading.Thread]) -> None:
 
 
 def _join(helper: threading.Thread) -> None:
-    """Wait for a thread to end. One whose start was interrupted may be on its way, or may never come."""
-    for _ in range(1000):
+    """Wait for a thread to end. Not by `join` alone: where a handler raises in it, Python takes the thread for a stopped one."""
+    patience = 1000  # ms, for a thread whose start was interrupted: it may be on its way, or may never come
+    while helper.is_alive() or helper in threading.enumerate():
         if helper.is_alive():
             helper.join()
-        elif helper in threading.enumerate():
+        elif helper.ident is not None or patience:
+            patience -= helper.ident is None
             time.sleep(0.001)
         else:
             return
