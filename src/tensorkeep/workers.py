@@ -104,9 +104,14 @@ def run(jobs: Iterable[Job], *, nbytes: int, progress: Progress | None = None) -
     waiting = True
     while waiting:  # whatever handlers raise meanwhile: a thread may be writing into the caller's memory
         try:
-            for helper in helpers:
-                _join(helper)
-            waiting = False
+            while waiting:  # twice: the jump back to a loop's beginning, behind its `except`, is a moment for handlers too
+                try:
+                    for helper in helpers:
+                        _join(helper)
+                    waiting = False
+                except BaseException as error:  # noqa: BLE001  # raised below
+                    if shared.error is None:
+                        shared.error = error
         except BaseException as error:  # noqa: BLE001  # raised below
             if shared.error is None:
                 shared.error = error
