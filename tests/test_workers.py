@@ -42,6 +42,7 @@ def _ours() -> list[threading.Thread]:
 
 
 @posix
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("threads", ["1", "3"])
 def test_a_signal_at_any_moment_of_a_save_neither_hangs_nor_leaves_threads(
     tmp_path: Path, threads: str, monkeypatch: pytest.MonkeyPatch, armed: list[bool]
@@ -61,7 +62,7 @@ def test_a_signal_at_any_moment_of_a_save_neither_hangs_nor_leaves_threads(
             armed.clear()
         except BaseException as error:
             armed.clear()
-            if not isinstance(error, _Enough):
+            if not isinstance(error, _Enough) and not isinstance(error.__context__, _Enough):  # Thread.start has faults of its own
                 raise
             met += 1
         assert _ours() == []
