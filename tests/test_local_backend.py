@@ -6,10 +6,12 @@ import os
 import shutil
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +23,8 @@ from tensorkeep.backends import capabilities, local
 from tensorkeep.errors import FormatError
 
 OLD, NEW = 1, 2
+ACL = "system.posix_acl_access"
+NOBODY = 0xFFFFFFFF  # an entry of the list that is for no one by name
 
 
 @pytest.fixture(params=["all", "none"], autouse=True)
@@ -138,6 +142,50 @@ class TestWhatIsKept:
             pending.write(0, [memoryview(b"x")])
         assert (tmp_path / "run.bin").read_bytes() == b"x" and not os.listdir(tmp_path / "other")
 
+    @pytest.mark.skipif(not hasattr(os, "setxattr"), reason="no access control lists")
+    def test_the_access_control_list_of_the_old_file(self, target: Path, calls: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The list is kept; where that cannot be, the group gets no right from what was only the list's mask."""
+        entries = [(0x01, 6, NOBODY), (0x02, 6, 1234), (0x04, 0, NOBODY), (0x10, 6, NOBODY), (0x20, 0, NOBODY)]
+        acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+        try:
+            os.setxattr(target, ACL, acl)
+        except OSError as error:
+            pytest.skip(f"no access control lists here: {error}")
+        if calls == "none":
+            return
+        savers.save_tiny(str(target), NEW)
+        assert os.getxattr(target, ACL) == acl and stat.S_IMODE(target.stat().st_mode) == 0o660
+
+        def refused(*_: object) -> None:
+            raise OSError(errno.EPERM, "refused")
+
+        monkeypatch.setattr(os, "setxattr", refused)
+        savers.save_tiny(str(target), NEW)
+        assert stat.S_IMODE(target.stat().st_mode) == 0o600
+
+    def test_a_folder_that_names_may_only_be_added_to(self, tmp_path: Path, calls: str) -> None:
+        """`chattr +a`: a new file can be saved, and nothing else is left."""
+        folder = tmp_path / "append"
+        folder.mkdir()
+        if calls == "none":
+            return
+        if shutil.which("chattr") is None or subprocess.run(["chattr", "+a", folder], capture_output=True, check=False).returncode:
+            pytest.skip("no folder can be made append-only here")
+        try:
+            for overwrite in (True, False):
+                savers.save_tiny(str(folder / f"{overwrite}.bin"), NEW, overwrite=overwrite)
+            assert sorted(os.listdir(folder)) == ["False.bin", "True.bin"]
+        finally:
+            subprocess.run(["chattr", "-a", folder], check=True)
+
+    def test_a_file_that_appears_during_a_save_is_replaced(self, target: Path) -> None:
+        """No file was there when the save began, one is at its end: `overwrite=True` replaces it, and leaves no temporary."""
+        late = target.with_name("late.bin")
+        with local.replacing(late, nbytes=1) as pending:
+            late.write_bytes(b"somebody else's")
+            pending.write(0, [memoryview(b"x")])
+        assert late.read_bytes() == b"x" and sorted(os.listdir(target.parent)) == ["late.bin", "run.bin"]
+
 
 class TestWhatIsRefused:
     def test_overwrite_false(self, target: Path) -> None:
@@ -192,6 +240,27 @@ class TestWhatIsRefused:
 
 
 class TestWhoIsHarmed:
+    def test_an_error_of_a_handler_stays_what_it_is(self, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A TimeoutError that a signal's handler raises within a call of the system comes out as itself."""
+        error = TimeoutError("the user's own")
+
+        def raising(*_: object) -> int:
+            raise error
+
+        for name in ("pwritev", "write"):
+            monkeypatch.setattr(os, name, raising)
+        with pytest.raises(TimeoutError) as caught:
+            savers.save_tiny(str(target), NEW)
+        assert caught.value is error and savers.version_of(target) == OLD
+        with pytest.raises(TimeoutError) as caught, local.streaming("/dev/null") as put:
+            put(memoryview(b"x"))
+        assert caught.value is error
+        for name in ("preadv", "read"):
+            monkeypatch.setattr(os, name, raising)
+        with pytest.raises(TimeoutError) as caught, local.ReadFile(target) as file:
+            file.read_into(0, memoryview(bytearray(1)))
+        assert caught.value is error
+
     @pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("x"), OSError(errno.EIO, "another's", "elsewhere"), SystemExit(1)])
     def test_an_error_in_the_block(self, target: Path, error: BaseException) -> None:
         """Whatever leaves the block: the same error with a note, the old file, no temporary."""
@@ -207,6 +276,7 @@ class TestWhoIsHarmed:
         for limit in (0, 1, 99, 100, 101, 4096, 9001, savers.NBYTES - 1):
             assert zygote.run("faults.savers:save_with_little_room", str(target), NEW, limit) == UNHARMED
             assert savers.version_of(target) == OLD and os.listdir(target.parent) == ["run.bin"]
+        assert zygote.run("faults.savers:save_with_little_limit_told", str(target), NEW) == DONE
         assert zygote.run("faults.savers:save_with_little_room", str(target), NEW, savers.NBYTES) == DONE
         assert savers.version_of(target) == NEW
 
@@ -331,6 +401,25 @@ class TestReading:
             for thread in threads:
                 thread.join()
         assert not wrong
+
+    def test_another_name_is_no_change_of_a_file(self, target: Path) -> None:
+        """Identity: a link more, a link less and a new file at the path leave it; other bytes of the same length do not."""
+        with local.ReadFile(target) as file:
+            before = file.identity()
+            target.with_name("other").hardlink_to(target)
+            assert file.identity() == before and hash(file.identity()) == hash(before)
+            target.with_name("other").unlink()
+            middle = file.identity()
+            savers.save_tiny(str(target), NEW)
+            assert file.identity() == middle
+        with local.ReadFile(target) as file:
+            before = file.identity()
+            status = target.stat()
+            time.sleep(0.02)  # the clock of a file system may stand still for so long
+            with target.open("r+b") as other:
+                other.write(b"x")
+            os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+            assert file.identity() != before
 
     def test_more_vectors_than_one_call_takes(self, tmp_path: Path) -> None:
         """5,000 pieces are written and read back in order."""

@@ -106,6 +106,15 @@ def save_with_little_room(path: str, version: int, limit: int) -> None:
     save_tiny(path, version)
 
 
+def save_with_little_limit_told(path: str, version: int) -> None:
+    """The error of a limit on file size names the limit, and no free space."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    try:
+        save_tiny(path, version)
+    except OSError as error:
+        assert error.errno == errno.EFBIG and "ulimit -f" in str(error) and "free" not in str(error), error
+
+
 def save_as_nobody(path: str, version: int) -> None:
     """Save as a user without any right."""
     if os.geteuid() == 0:

@@ -1,6 +1,7 @@
 """Replacing a file: whole and durable, or not at all.
 
-The new file has no name while it is written (`O_TMPFILE`), gets a hidden one by `link`, and takes the place of the old one by `rename`.
+The new file has no name while it is written (`O_TMPFILE`). Where no old one is, it gets its name by `link`; else it gets a hidden one
+by `link`, and takes the place of the old one by `rename`.
 A kill before the link leaves nothing; one between link and rename leaves a hidden file, whose lock is then free: the next save of that
 path removes it. Where files without a name cannot be had, the hidden name is there from the start.
 
@@ -58,6 +59,8 @@ def replacing(path: Path, *, nbytes: int, durable: bool = True, overwrite: bool 
     try:
         pending = PendingFile(name, target, nbytes, old)
     except OSError as error:
+        if error.errno is None:  # of a signal's handler
+            raise
         raise uncreated(error, target, name) from error
     try:
         prepare(pending)
@@ -110,6 +113,8 @@ def _finish(pending: PendingFile, *, durable: bool, overwrite: bool) -> None:
     except FileExistsError as error:
         raise exists(pending.name) from error
     except OSError as error:
+        if error.errno is None:  # of a signal's handler
+            raise
         raise explained(error, pending) from error
     if durable:
         _sync_folder(os.path.dirname(pending.target), pending.name)
@@ -124,25 +129,23 @@ def _settle(fd: int, *, durable: bool) -> None:
 
 def _put_in_place(pending: PendingFile, *, durable: bool, overwrite: bool) -> None:
     """Give the file its name. It stays locked until then."""
-    if pending.hidden is None:
-        if not overwrite:
-            try:
-                _link_unnamed(pending.fd, pending.target)
+    if pending.hidden is None and (pending.old is None or not overwrite):
+        try:
+            _link_unnamed(pending.fd, pending.target)
+            return
+        except OSError as error:
+            if placed(pending):
                 return
-            except FileExistsError:
+            if isinstance(error, FileExistsError) and not overwrite:
                 raise
-            except OSError:
-                if placed(pending):
-                    return
-                _copy_to_hidden(pending, durable=durable)
-        else:
-            pending.hidden = hidden_name(pending.target)
-            try:
-                _link_unnamed(pending.fd, pending.hidden)
-            except OSError:
-                with suppress(OSError):  # whatever it says, it may have been done
-                    os.unlink(pending.hidden)
-                _copy_to_hidden(pending, durable=durable)
+    if pending.hidden is None:
+        pending.hidden = hidden_name(pending.target)
+        try:
+            _link_unnamed(pending.fd, pending.hidden)
+        except OSError:
+            with suppress(OSError):  # whatever it says, it may have been done
+                os.unlink(pending.hidden)
+            _copy_to_hidden(pending, durable=durable)
     assert pending.hidden is not None
     if sys.platform == "win32":
         _close(pending)  # an open file cannot be renamed there
@@ -186,7 +189,7 @@ def _copy_to_hidden(pending: PendingFile, *, durable: bool) -> None:
     try:
         pending.fd, pending.hidden = create_hidden(pending.target, mode)
         if pending.old is not None:
-            take_over(pending.fd, pending.old)
+            take_over(pending, pending.old)
         offset = 0
         while data := os.pread(unnamed, _COPY_BYTES, offset):
             pending.write(offset, [memoryview(data)])
@@ -255,5 +258,7 @@ def _sync_folder(folder: str, name: str) -> None:
         finally:
             os.close(fd)
     except OSError as error:
+        if error.errno is None:  # of a signal's handler
+            raise
         sentence = "the new file is in place and whole, but may not survive a loss of power: its folder could not be synced"
         raise told(error, f"{error.strerror}: {sentence}", name) from error

@@ -19,6 +19,7 @@ class Capabilities:
         advice: bytes of a file asked for by range (`posix_fadvise`).
         locks: advisory locks that a kill releases.
         file_system: the type of the file system under a file (`fstatfs`).
+        lists: access control lists (`getxattr`).
         folder_sync: folders can be synced; where they cannot, nothing can make a name durable.
     """
 
@@ -30,6 +31,7 @@ class Capabilities:
     advice: bool
     locks: bool
     file_system: bool
+    lists: bool
     folder_sync: bool
 
 
@@ -45,6 +47,7 @@ ALL = Capabilities(
     advice=hasattr(os, "posix_fadvise"),
     locks=not _WINDOWS,  # nor does it let go of a file that is open: there, a leftover is one that can be removed
     file_system=_LINUX and ctypes.sizeof(ctypes.c_long) == 8,
+    lists=hasattr(os, "getxattr"),
     folder_sync=not _WINDOWS,
 )
 
@@ -57,6 +60,7 @@ NONE = Capabilities(
     advice=False,
     locks=False,
     file_system=False,
+    lists=False,
     folder_sync=False,
 )
 

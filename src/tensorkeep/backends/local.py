@@ -13,7 +13,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Final, Literal, NamedTuple, Self
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Self
 
 from tensorkeep.backends import calls, capabilities
 from tensorkeep.backends.atomic import Path, replacing
@@ -23,6 +24,8 @@ from tensorkeep.errors import FormatError
 
 _PIECE_BYTES: Final = 1 << 20
 _MOST_ASKED_BYTES: Final = 128 << 20
+_MOST_LINKS: Final = 40  # as many as Linux follows
+_DESCRIPTORS: Final = re.compile(r"/dev/fd|/proc/(\d+)(?:/task/\d+)?/fd")  # folders of open descriptors: macOS, Linux
 _NO_RESERVE: Final = 0x4000 if sys.platform == "linux" else 0  # MAP_NORESERVE: a file larger than the memory can be mapped too
 _NO_DESCRIPTOR: Final[dict[str, Any]] = {"trackfd": False} if sys.version_info >= (3, 13) else {}  # else each mapping keeps one open
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # a scheme of one letter would be a drive of Windows
@@ -46,14 +49,28 @@ _REMOTE: Final = frozenset(
 )
 
 
-class Identity(NamedTuple):
-    """What differs if a file was changed or replaced."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Identity:
+    """What differs if the content of a file was changed. A name more or less, as when the path is given to a new file, is no change."""
 
     device: int
     inode: int
     size: int
     mtime_ns: int
-    ctime_ns: int
+    ctime_ns: int  # moves with `links` too, and cannot be set back as `mtime_ns` can
+    links: int
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Identity):
+            return NotImplemented
+        return self._content == other._content and (self.ctime_ns == other.ctime_ns or self.links != other.links)
+
+    def __hash__(self) -> int:
+        return hash(self._content)
+
+    @property
+    def _content(self) -> tuple[int, ...]:
+        return self.device, self.inode, self.size, self.mtime_ns
 
 
 def kind_of(path: Path) -> Literal["missing", "file", "folder", "stream", "other"]:
@@ -84,6 +101,26 @@ def refuse_url(path: Path) -> None:
 def is_stream(path: Path) -> bool:
     """Whether a path can only be read from its beginning to its end."""
     return kind_of(path) == "stream"
+
+
+def is_descriptor(path: Path) -> bool:
+    """Whether a path, links followed, names a descriptor that a process has open, as `/dev/stdout` and `/proc/self/fd/3` do."""
+    return _descriptor(os.fsdecode(path)) is not None
+
+
+def _descriptor(name: str) -> tuple[bool, int] | None:
+    """Whether it is this process's own, and its number."""
+    for _ in range(_MOST_LINKS):
+        folder, last = os.path.split(name)
+        folder = os.path.realpath(folder)
+        found = _DESCRIPTORS.fullmatch(folder)
+        if found is not None and last.isascii() and last.isdigit():
+            return found[1] in (None, str(os.getpid())), int(last)
+        try:
+            name = os.path.join(folder, os.readlink(os.path.join(folder, last)))
+        except (OSError, ValueError):  # no link
+            return None
+    return None
 
 
 def read_stream(path: Path, *, limit: int, head: int = 0, check: Callable[[bytes], object] | None = None) -> bytes:
@@ -120,15 +157,20 @@ def read_stream(path: Path, *, limit: int, head: int = 0, check: Callable[[bytes
 
 @contextmanager
 def streaming(path: Path) -> Iterator[Callable[[memoryview], object]]:
-    """Write to a pipe or character device, in order. Errors of its close count."""
-    fd = _open_stream(path, os.O_WRONLY)
+    """Write to a pipe, a character device or an open descriptor, in order. Errors of its close count."""
+    fd = _open_for_writing(path)
 
     def write(part: memoryview) -> None:
         part = part.cast("B") if part.nbytes else part
         while part.nbytes:
             try:
-                part = part[os.write(fd, part[:MAX_CALL_BYTES]) :]
+                count = os.write(fd, part[:MAX_CALL_BYTES])
+                if not 0 < count <= part.nbytes:
+                    raise OSError(errno.EIO, f"the system says that it wrote {count:,} bytes")
+                part = part[count:]
             except OSError as error:
+                if error.errno is None:  # of a signal's handler
+                    raise
                 raise told(error, f"{error.strerror}; the stream ends in the middle", os.fsdecode(path)) from error
 
     try:
@@ -138,6 +180,22 @@ def streaming(path: Path) -> Iterator[Callable[[memoryview], object]]:
             os.close(fd)
         raise
     os.close(fd)
+
+
+def _open_for_writing(path: Path) -> int:
+    """What a shell has redirected goes on where it stands: a descriptor of our own is never opened anew."""
+    descriptor = _descriptor(os.fsdecode(path))
+    if descriptor is None:
+        return _open_stream(path, os.O_WRONLY)
+    own, number = descriptor
+    if own:
+        try:
+            return os.dup(number)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, os.fsdecode(path)) from error
+    if kind_of(path) == "file":
+        raise OSError(errno.EINVAL, "a file that another process has open; name the file itself", os.fsdecode(path))
+    return _open_stream(path, os.O_WRONLY)
 
 
 def _open_stream(path: Path, flags: int) -> int:
@@ -195,7 +253,7 @@ class ReadFile:
     def identity(self) -> Identity:
         """Of the file as it is now."""
         status = os.fstat(self.fd)
-        return Identity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        return Identity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_nlink)
 
     def read_into(self, offset: int, into: memoryview) -> None:
         """Read whole, from an offset in bytes.
@@ -238,6 +296,8 @@ class ReadFile:
                 os.lseek(self.fd, offset, os.SEEK_SET)
                 data = os.read(self.fd, into[0].nbytes)
         except OSError as error:
+            if error.errno is None:  # of a signal's handler
+                raise
             raise OSError(error.errno, f"{error.strerror}, reading at byte {offset:,}", self.name) from error
         into[0][: len(data)] = data
         return len(data)
@@ -306,6 +366,7 @@ __all__ = [
     "Path",
     "PendingFile",
     "ReadFile",
+    "is_descriptor",
     "is_stream",
     "kind_of",
     "read_stream",

@@ -17,6 +17,8 @@ from tensorkeep.backends.hidden import CLOEXEC, create_hidden, lock
 
 MAX_CALL_BYTES: Final = 0x7FFFF000  # what Linux moves in one call
 MAX_VECTORS: Final = 1024  # IOV_MAX of Linux and macOS
+_ACL: Final = "system.posix_acl_access"
+_NO_ACL: Final = frozenset({errno.ENOTSUP, errno.ENOSYS, getattr(errno, "ENODATA", errno.ENOTSUP)})
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
 
@@ -28,13 +30,15 @@ class PendingFile:
         target: the file that is replaced, links followed.
         nbytes: the size that was announced.
         hidden: the name that the new file bears meanwhile, if any.
+        acl: the access control list of the old file, if it has one; empty if that cannot be said.
     """
 
     def __init__(self, name: str, target: str, nbytes: int, old: os.stat_result | None) -> None:
         self.name, self.target, self.nbytes, self.old = name, target, nbytes, old
         self.process = os.getpid()
         self._lock = threading.Lock()
-        self.fd, self.hidden = _create(target, old)
+        self.acl = None if old is None else _acl_of(target)
+        self.fd, self.hidden = _create(target, old, self.acl)
 
     def write(self, offset: int, parts: Sequence[memoryview]) -> None:
         """Write all parts, one behind the other, from an offset in bytes.
@@ -47,6 +51,8 @@ class PendingFile:
             while left:
                 offset, left = self._write(offset, left)
         except OSError as error:
+            if error.errno is None:  # of a signal's handler
+                raise
             raise explained(error, self) from error
 
     def _write(self, offset: int, parts: list[memoryview]) -> tuple[int, list[memoryview]]:
@@ -73,10 +79,10 @@ class PendingFile:
         return offset, rest
 
 
-def _create(target: str, old: os.stat_result | None) -> tuple[int, str | None]:
+def _create(target: str, old: os.stat_result | None, acl: bytes | None) -> tuple[int, str | None]:
     """The new file, locked: without a name where that can be had, else with a hidden one."""
     # The kernel takes the umask off, without the race that asking for it would be. Never more open than the old file.
-    mode = 0o666 if old is None else stat.S_IMODE(old.st_mode) & 0o777
+    mode = 0o666 if old is None else stat.S_IMODE(old.st_mode) & (0o777 if acl is None else 0o707)
     if capabilities.in_use.unnamed:
         with suppress(OSError):  # each file system without such files says so in its own way; a true fault comes again
             fd = os.open(os.path.dirname(target), os.O_TMPFILE | os.O_RDWR | CLOEXEC, mode)
@@ -89,20 +95,23 @@ def prepare(pending: PendingFile) -> None:
     """Mode and owner of the old file, and room for the new one."""
     try:
         if pending.old is not None and sys.platform != "win32":
-            take_over(pending.fd, pending.old)
+            take_over(pending, pending.old)
         if capabilities.in_use.preallocate and pending.nbytes:
             try:
                 # Measured on ext4, 512 MiB by two threads: 0.07 s instead of 0.10, durable 0.20 instead of 0.25.
                 calls.reserve(pending.fd, pending.nbytes)
             except OSError as error:
-                if error.errno in _NO_ROOM:
+                if error.errno is None or error.errno in _NO_ROOM:
                     raise
     except OSError as error:
+        if error.errno is None:  # of a signal's handler
+            raise
         raise explained(error, pending) from error
 
 
-def take_over(fd: int, old: os.stat_result) -> None:
-    """Mode, and where permitted owner and group, of the file that is replaced."""
+def take_over(pending: PendingFile, old: os.stat_result) -> None:
+    """Mode and access control list, and where permitted owner and group, of the file that is replaced."""
+    fd = pending.fd
     new = os.fstat(fd)
     if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
         try:
@@ -111,12 +120,26 @@ def take_over(fd: int, old: os.stat_result) -> None:
             with suppress(OSError):
                 os.fchown(fd, -1, old.st_gid)
     wanted = stat.S_IMODE(old.st_mode) & 0o777
+    if pending.acl is not None and sys.platform == "linux":
+        try:
+            os.setxattr(fd, _ACL, pending.acl)
+        except OSError:
+            wanted &= ~0o070  # beside a list, these bits are its mask, and not what the group may do
     if stat.S_IMODE(os.fstat(fd).st_mode) != wanted:
         try:
             os.fchmod(fd, wanted)
         except OSError:
             if stat.S_IMODE(os.fstat(fd).st_mode) & ~wanted:  # it would be open to more people than the old one
                 raise
+
+
+def _acl_of(target: str) -> bytes | None:
+    if not capabilities.in_use.lists or sys.platform != "linux":
+        return None
+    try:
+        return os.getxattr(target, _ACL)
+    except OSError as error:
+        return None if error.errno in _NO_ACL else b""
 
 
 def placed(pending: PendingFile) -> bool:
@@ -150,7 +173,9 @@ def explained(error: OSError, pending: PendingFile) -> OSError:
     if getattr(error, "explained", False):
         return error
     details = ""
-    if error.errno in _NO_ROOM and sys.platform != "win32":
+    if error.errno == errno.EFBIG:
+        details = f": {pending.nbytes:,} bytes needed, more than the limit on the size of a file (ulimit -f), or than the file system takes"
+    elif error.errno in _NO_ROOM and sys.platform != "win32":
         details = f": {pending.nbytes:,} bytes needed"
         with suppress(OSError):
             status, own = os.fstatvfs(pending.fd), os.fstat(pending.fd).st_blocks * 512

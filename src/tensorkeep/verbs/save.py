@@ -53,11 +53,12 @@ def save(
     """Save a model, or any state, as one model file.
 
     The file is a valid safetensors file with the whole state in it and a digest of every byte. It appears whole or not at all: until
-    the last moment an old file of that name stays as it was.
+    the last moment an old file of that name stays as it was. Tensors are written from where they lie, without a copy: what another
+    thread changes meanwhile may stand in the file half changed, or with a digest that does not fit.
 
     Args:
         obj: a model, an optimizer, a tensor, or dicts, lists and tuples with these and plain values anywhere in them.
-        path: where to; a binary file object, a pipe or `/dev/stdout` is written as a stream.
+        path: where to; a binary file object, a pipe, `/dev/stdout` or `/dev/fd/3` is written as a stream, from where it stands.
         metadata: notes to keep in the file. Texts stand where other tools show them.
         durable: return only when the file would survive a loss of power. `False` is faster and still atomic.
         overwrite: replace what is there; `False` raises instead, also if another process was faster.
@@ -81,13 +82,14 @@ def save(
     layout = _layout(obj, metadata, limits)
     if isinstance(path, io.TextIOBase):
         raise TypeError(f"{path!r} is open as text; open it with mode 'wb'")
-    if hasattr(path, "write"):
+    if not isinstance(path, (str, bytes, PathLike)):
+        if not hasattr(path, "write"):
+            raise TypeError(f"a path or a binary file object is wanted, found {path!r:.80}")
         write_in_order(layout, _writer(path), progress)
         return
     name = os.fspath(path)
     local.refuse_url(name)
-    kind = local.kind_of(name)
-    if kind == "stream":
+    if local.is_descriptor(name) or local.is_stream(name):
         with local.streaming(name) as write:
             write_in_order(layout, write, progress)
         return
@@ -157,6 +159,10 @@ def _writer(stream: Any) -> Any:
                 if isinstance(stream, io.RawIOBase):
                     raise BlockingIOError(errno.EAGAIN, "the stream takes nothing more for now; make it a blocking one")
                 return  # any other stream that says nothing has taken it all
+            if not 0 < taken <= part.nbytes:
+                raise OSError(
+                    errno.EIO, f"{stream!r:.80} says that it took {taken:,} of {part.nbytes:,} bytes; the stream ends in the middle"
+                )
             part = part[taken:]
 
     return write
