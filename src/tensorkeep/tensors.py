@@ -161,7 +161,9 @@ class LazyTensor(msgspec.Struct, gc=False, eq=False):
         return bytes(self.source.read(0, self.nbytes))
 
     def numpy(self) -> Array:
-        """The whole tensor as a NumPy array; a view of the file's mapping where there is one, else memory of its own.
+        """The whole tensor as a NumPy array; a read-only view of the file's mapping where there is one, else memory of its own.
+
+        `np.array(tensor)` is always one to write to.
 
         Raises:
             CorruptError: its bytes are not those that were written.
@@ -209,7 +211,14 @@ class LazyTensor(msgspec.Struct, gc=False, eq=False):
         return array.copy() if copy else array
 
     def __dlpack__(self, **options: Any) -> Any:
-        return self.numpy().__dlpack__(**options)
+        array = self.numpy()
+        if array.dtype.kind not in "biufc" or array.dtype.isbuiltin == 2:  # ml_dtypes says of some that they are floats
+            raise BufferError(
+                f"NumPy cannot pass on {self!r} by DLPack; take tensor.numpy(), tensor.tobytes(), or tk.load(..., framework='torch')"
+            )
+        if not array.dtype.isnative or not array.flags.writeable:  # neither can be told by DLPack
+            array = array.astype(array.dtype.newbyteorder("="))
+        return array.__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return (1, 0)  # kDLCPU, from dlpack.h

@@ -105,6 +105,8 @@ def _why(array: Array, dtype: dtypes.DType | None) -> str:
         return f"a {type(array).__module__}.{type(array).__qualname__}, which holds more than an array does"
     if array.dtype.hasobject or array.dtype.kind == "T":
         return f"an array of Python objects (dtype {array.dtype})" if array.dtype.kind != "T" else "an array of strings of variable width"
+    if array.dtype.names is not None:
+        return f"an array of {array.dtype}, whose fields have titles, or types that cannot be kept"
     return f"an array of {array.dtype}, whose bytes differ from machine to machine"
 
 
@@ -113,7 +115,11 @@ def _hint(array: Array, dtype: dtypes.DType | None) -> str:
         return "Pass np.asarray(value), and what else it holds beside it."
     if array.dtype.kind == "T":
         return "Pass array.astype('U'), which has a fixed width."
-    return "Pass array.tolist(), or an array of a numeric type." if array.dtype.hasobject else "Pass array.astype(np.float64)."
+    if array.dtype.hasobject:
+        return "Pass array.tolist(), or an array of a numeric type."
+    if array.dtype.names is not None:
+        return "Pass {name: array[name] for name in array.dtype.names}."
+    return "Pass array.astype(np.complex128)." if array.dtype.kind == "c" else "Pass array.astype(np.float64)."
 
 
 class NumpyArrays:

@@ -158,11 +158,15 @@ class FileStorage:
         return into
 
     def read(self, start: int, stop: int) -> memoryview:
-        """Bytes of the data, checked: whole chunks are, where there are digests and they are wanted."""
+        """Bytes of the data, checked: whole chunks are, where there are digests and they are wanted.
+
+        Those of the mapping are read-only: who wrote into them would change what is read later, as if it stood in the file.
+        """
         grid, at = self.grid, self.header.data_start
         if grid is None or not self.verify or stop == start:
             self.file.will_need(at + start, at + stop)
-            return self.data(start, stop)
+            data = self.data(start, stop)
+            return data if self._mapping is None else data.toreadonly()
         crossing = grid.crossing(start, stop)
         first, last = grid.starts[crossing.start], grid.starts[crossing.stop]
         if (mapping := self.mapping()) is not None:
@@ -170,7 +174,7 @@ class FileStorage:
             if wanted:
                 self.file.will_need(at + first, at + last)
                 run(self._checks(wanted, grid), nbytes=last - first)
-            return mapping[at + start : at + stop]
+            return mapping[at + start : at + stop].toreadonly()
         if isinstance(self.file, MemoryFile) and all(self.good[number] for number in crossing):
             return self.data(start, stop)
         begin, end, buffer = self._kept
@@ -232,15 +236,22 @@ class FileStorage:
         else:
             numbers = sorted({number for source in map(_bytes_of, tensors) for number in grid.crossing(source.start, source.stop)})
         wanted = [number for number in numbers if not self.good[number]]
-        run(self._checks(wanted, grid), nbytes=sum(grid.starts[n + 1] - grid.starts[n] for n in wanted), progress=progress)
+        nbytes = sum(grid.starts[n + 1] - grid.starts[n] for n in wanted)
+        run(self._checks(wanted, grid, few=self._are_few(nbytes)), nbytes=nbytes, progress=progress)
 
-    def _checks(self, wanted: list[int], grid: Grid, *, collect: bool = False) -> Iterator[Job]:
+    def _are_few(self, nbytes: int) -> bool:
+        """Whether so little is wanted that each range is asked for alone: what the system reads ahead of it may never be used."""
+        return 2 * nbytes < self.header.data_nbytes
+
+    def _checks(self, wanted: list[int], grid: Grid, *, few: bool = False, collect: bool = False) -> Iterator[Job]:
         """Jobs over neighbouring chunks, at most JOB_BYTES together. They raise at the first damage, or leave it in `good`."""
         for first, last in _runs(wanted, grid):
             start, stop = grid.starts[first], grid.starts[last]
 
             def call(first: int = first, last: int = last, start: int = start, stop: int = stop) -> None:
                 at = self.header.data_start
+                if few:
+                    self.file.will_need(at + start, at + stop)
                 self.file.read_ahead(at + start, at + stop)
                 data = self.data(start, stop)
                 for number in range(first, last):
@@ -307,6 +318,7 @@ class FileStorage:
 
     def _reads(self, ranges: list[tuple[int, int]], memory: list[Array]) -> Iterator[Job]:
         """Jobs that read ranges and hash them while they are warm."""
+        few = self._are_few(sum(stop - start for start, stop in ranges))
         for (start, stop), buffer in zip(ranges, memory, strict=True):
             into = memoryview(buffer)
             for begin in range(start, stop, JOB_BYTES):
@@ -314,6 +326,8 @@ class FileStorage:
 
                 def call(begin: int = begin, end: int = end, start: int = start, into: memoryview = into) -> None:
                     part = into[begin - start : end - start]
+                    if few:
+                        self.file.will_need(self.header.data_start + begin, self.header.data_start + end)
                     self.file.read_into(self.header.data_start + begin, part)
                     if self.grid is not None and self.verify:
                         for number in self.grid.crossing(begin, end):
