@@ -38,7 +38,8 @@ def armed() -> Iterator[list[bool]]:
 
 
 def _ours() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("tensorkeep-")]
+    """Threads of ours. Python lists one that was never started for ever, if the start was interrupted: it has no number."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith("tensorkeep-") and thread.ident is not None]
 
 
 @posix
