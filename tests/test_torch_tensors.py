@@ -147,8 +147,8 @@ def test_tensors_that_cannot_be_kept_say_where_and_what_to_do(make: Any, sentenc
 @pytest.mark.parametrize("view", [lambda t: t, lambda t: t[5:], lambda t: t[::3]], ids=["whole", "rest", "strided"])
 def test_memory_that_was_released_is_neither_read_nor_written(left: int, view: Any) -> None:
     """FSDP and offloaders free the storage of tensors that stay: what lies there now belongs to others."""
-    data = tk.dumps({"x": torch.ones(view(torch.empty(2000)).shape)})
-    whole = torch.ones(2000)
+    data = tk.dumps({"x": torch.ones(view(torch.empty(20_000)).shape)})
+    whole = torch.ones(20_000)
     tensor = view(whole)
     whole.untyped_storage().resize_(left)  # in bytes
     with pytest.raises(tk.UnsupportedError, match="x: a tensor whose memory was released"):

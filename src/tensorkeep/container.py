@@ -7,7 +7,6 @@ Source: https://github.com/huggingface/safetensors#format
 
 import math
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -118,12 +117,15 @@ def parse_header(text: "bytes | bytearray", file_nbytes: int, *, file: str, limi
     data_start = LENGTH_BYTES + len(text)
     data_nbytes = file_nbytes - data_start
     spans: dict[str, Span] = {}
-    specs: dict[tuple[str, bytes], TensorSpec] = {}  # by how they are written: texts are hashed with a secret, shapes are not
+    specs: dict[str, dict[bytes, TensorSpec]] = {}  # by how they are written: texts are hashed with a secret, shapes are not
     for path, entry in head.entries.items():
-        described = entry.dtype, bytes(entry.shape)
-        spec = specs.get(described)
+        of_dtype = specs.get(entry.dtype)
+        if of_dtype is None:
+            of_dtype = specs[entry.dtype] = {}
+        shape = bytes(entry.shape)
+        spec = of_dtype.get(shape)
         if spec is None:
-            spec = specs[described] = _spec(entry, path, file, limits)
+            spec = of_dtype[shape] = _spec(entry, path, file, limits)
         offsets = entry.data_offsets
         start, stop = offsets.start, offsets.stop
         if not 0 <= start <= stop:
@@ -242,16 +244,16 @@ def lay_out(specs: Mapping[str, TensorSpec]) -> dict[str, Span]:
     return spans
 
 
-@lru_cache(maxsize=4096)
-def _written(shape: tuple[int, ...]) -> msgspec.Raw:
-    return msgspec.Raw(msgspec.json.encode(shape))
-
-
 def render_header(spans: Mapping[str, Span], metadata: Mapping[str, str]) -> bytes:
     """The first bytes of the file, up to the data: length, JSON, and spaces up to a multiple of 64."""
     document: dict[str, Any] = {METADATA: metadata}
+    written: dict[int, tuple[str, msgspec.Raw]] = {}  # dtype and shape by the id of their spec: models repeat few of them
     for path, span in spans.items():
-        document[path] = Entry(span.spec.dtype.stored, _written(span.spec.stored_shape), Offsets(span.start, span.stop))
+        spec = span.spec
+        described = written.get(id(spec))
+        if described is None:
+            described = written[id(spec)] = spec.dtype.stored, msgspec.Raw(msgspec.json.encode(spec.stored_shape))
+        document[path] = Entry(*described, Offsets(span.start, span.stop))
     text = msgspec.json.encode(document)
     padding = -(LENGTH_BYTES + len(text)) % DATA_ALIGNMENT
     return (len(text) + padding).to_bytes(LENGTH_BYTES, "little") + text + b" " * padding

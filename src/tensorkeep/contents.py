@@ -17,7 +17,7 @@ from tensorkeep.tree import Tree, walk
 _COMPARED: Final = 2000  # paths that are looked through for one that is close
 
 Placed = tuple["memoryview | Array", int]
-"""Where the bytes of a tensor are in memory: a buffer, and the offset of the first one."""
+"""Where the bytes of a tensor are in memory: a buffer, which begins on a multiple of 16, and the offset of the first one."""
 
 Placement = Callable[[LazyTensor], Placed]
 """Tells of each tensor that was placed where it is."""

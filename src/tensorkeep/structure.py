@@ -361,7 +361,7 @@ class _Decoder:
             raise self.wrong(f"a list of pairs is wanted, found {brief(document)}")
         prefix = f"{path}." if path else ""
         if set(map(type, document)) <= {str}:
-            entries = {key: self.known(prefix + key) for key in document}
+            entries = dict(zip(document, self.all_known([prefix + key for key in document] if prefix else document), strict=True))
             self.values += len(entries)
         else:
             pairs = [(item, self.known(prefix + item)) if type(item) is str else self.pair(item, path, depth) for item in document]
@@ -371,8 +371,18 @@ class _Decoder:
             raise self.wrong("a dict has a key twice")
         return entries
 
+    def all_known(self, paths: list[str]) -> list[LazyTensor]:
+        """Tensors by their paths alone. Most of a structure is these: where each is there and new, no step is taken for each."""
+        found = [tensor for tensor in map(self.stored.get, paths) if tensor is not None]
+        if len(found) < len(paths) or not self.nodes.keys().isdisjoint(paths):
+            return [self.known(path) for path in paths]
+        self.nodes.update(zip(paths, found, strict=True))
+        for tensor in found:
+            tensor.framework = self.framework
+        return found
+
     def known(self, path: str) -> LazyTensor:
-        """A tensor by its path alone: the dtype of the header, the framework of the file. Most of a structure is these."""
+        """A tensor by its path alone: the dtype of the header, the framework of the file."""
         tensor = self.stored.get(path)
         if tensor is None or path in self.nodes:
             return self.tensor({"tensor": path})

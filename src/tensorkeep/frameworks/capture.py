@@ -59,8 +59,10 @@ class _Capture:
         kind = type(value)
         if kind in _PLAIN:
             return value
-        if kind is np.ndarray and (known := self.by_id.get(id(value))) is not None:
-            return known
+        adapter = self.adapters.get(kind)
+        if adapter is not None:
+            known = self.by_id.get(id(value)) if kind is np.ndarray else None
+            return self.captured(adapter, value, path, depth) if known is None else known
         if kind in _DICTS:
             return self.mapping(value, path, depth)
         if kind in _SEQUENCES:
@@ -70,8 +72,9 @@ class _Capture:
             return deque(items, value.maxlen) if kind is deque else items if kind is list else tuple(items)
         if kind is LazyTensor:  # of an opened file: its bytes go from file to file
             return self.of_files.setdefault(id(value), (value, LazyTensor(value.spec, value.source, value.framework)))[1]
-        adapter = self.adapters[kind] if kind in self.adapters else self.find(value)
-        return value if adapter is None else self.captured(adapter, value, path, depth)
+        if kind in self.adapters or (adapter := self.find(value)) is None:
+            return value
+        return self.captured(adapter, value, path, depth)
 
     def mapping(self, value: dict[Any, Any], path: str, depth: int) -> Tree:
         self.enter(value, path, depth)
@@ -100,11 +103,11 @@ class _Capture:
             made = adapter.capture(value)
         except UnsupportedError as error:  # the adapter does not know the path
             raise UnsupportedError(join(path, error.path) if error.path else path, error.reason, hint=error.hint) from error.__cause__
-        if isinstance(made, LazyTensor):
+        if type(made) is LazyTensor:
             source: Any = made.source
             if self.saving and (reason := source.unsaveable()):
                 raise UnsupportedError(path, reason)
-            return self.tensor(made, value)
+            return self.tensor(made, source, value)
         if isinstance(made, Captured):
             self.enter(value, path, depth)
             self.objects += adapter.name != "records"
@@ -113,34 +116,35 @@ class _Capture:
             self.open.discard(id(value))
         return made
 
-    def tensor(self, tensor: LazyTensor, value: object) -> Tree:
+    def tensor(self, tensor: LazyTensor, source: Any, value: object) -> Tree:
         """The one LazyTensor of tied tensors: same pointer, shape, strides and dtype of live memory."""
-        source: Any = tensor.source
-        if self.by_address is None and not (type(source) is LiveArray and source.array.base is None):
+        is_array = type(source) is LiveArray
+        if self.by_address is None and not (is_array and source.array.base is None):
             # An array that owns its memory can share it only with a view of it; this one may be one.
             self.by_address = {}
-            for known in self.by_id.values():
-                self.tied(known)
-        known = self.tied(tensor)
+            for other in self.by_id.values():
+                self.tied(other, self.by_address)
+        known = tensor if self.by_address is None else self.tied(tensor, self.by_address)
         if known is tensor:
-            self.by_id[id(value)] = tensor  # which holds the value, so that its id stays its own
+            if is_array:
+                self.by_id[id(value)] = tensor  # which holds the value, so that its id stays its own
         elif not (self.saving or self.objects or cast(Live, known.source).owner() is value):
             return Captured(TIED, type(value).__qualname__, known, origin=value)
         return known
 
-    def tied(self, tensor: LazyTensor) -> LazyTensor:
+    def tied(self, tensor: LazyTensor, by_address: dict[int, LazyTensor | list[LazyTensor]]) -> LazyTensor:
         source: Any = tensor.source
         address = source.address
-        if address == 0 or self.by_address is None:
+        if address == 0:
             return tensor
-        known = self.by_address.setdefault(address, tensor)
+        known = by_address.setdefault(address, tensor)
         if known is tensor:
             return tensor
         others = known if isinstance(known, list) else [known]
         for other in others:
             if other is tensor or (other.framework == tensor.framework and cast(Live, other.source).key() == source.key()):
                 return other
-        self.by_address[address] = [*others, tensor]
+        by_address[address] = [*others, tensor]
         return tensor
 
     def warn_of_overlaps(self) -> None:

@@ -37,7 +37,7 @@ class Adapter(Protocol):
 
 
 Build = Callable[["memoryview | Array", int, TensorSpec], object]
-"""Makes a tensor over the bytes that lie in a buffer from an offset on, without a copy where the device allows."""
+"""Makes a tensor over bytes that were `Placed`, in a buffer from an offset on, without a copy where the device allows."""
 
 
 class Arrays(Protocol):
