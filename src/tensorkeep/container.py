@@ -133,9 +133,7 @@ def parse_header(text: "bytes | bytearray", file_nbytes: int, *, file: str, limi
         if stop - start != spec.nbytes:
             raise FormatError(file, f"{path!r:.200}: {spec} takes {spec.nbytes:,} bytes, data_offsets give it {stop - start:,}")
         spans[path] = Span(spec, start, stop)
-    spans = _in_file_order(spans)
-    _check_tiling(spans, data_nbytes, file)
-    return Header(spans, head.metadata, data_start, data_nbytes)
+    return Header(_tiled(spans, data_nbytes, file), head.metadata, data_start, data_nbytes)
 
 
 def _spec(entry: Entry, path: str, file: str, limits: Limits) -> TensorSpec:
@@ -190,12 +188,19 @@ def _without_metadata(text: "bytes | bytearray", metadata: bytes) -> bytes:
     return msgspec.json.encode(raw)
 
 
-def _in_file_order(spans: dict[str, Span]) -> dict[str, Span]:
+def _tiled(spans: dict[str, Span], data_nbytes: int, file: str) -> dict[str, Span]:
+    """The spans in file order, if they tile the data."""
     end = 0
     for span in spans.values():
-        if span.start < end:  # also an empty tensor that is named behind the full one at its place
-            return dict(sorted(spans.items(), key=lambda item: (item[1].start, item[1].stop)))
+        if span.start != end:
+            break
         end = span.stop
+    else:
+        if end == data_nbytes:  # so they are, in most files
+            return spans
+    # By their ends too: an empty tensor may be named behind the full one at its place.
+    spans = dict(sorted(spans.items(), key=lambda item: (item[1].start, item[1].stop)))
+    _check_tiling(spans, data_nbytes, file)
     return spans
 
 
