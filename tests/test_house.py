@@ -24,10 +24,6 @@ STOREYS: Final = (
 )
 STOREY_OF: Final = {room: number for number, (_, rooms) in enumerate(STOREYS) for room in rooms}
 
-LONG: Final = {
-    "structure": "the document's grammar: writing and reading it side by side show that they agree",
-    "modelfile.read": "one class reads and checks; its jobs share its state",
-}
 LONGEST: Final = 400  # lines
 
 FRAMEWORKS: Final = {"torch", "keras", "tensorflow", "jax", "flax", "sklearn", "lightning"}
@@ -197,9 +193,9 @@ def test_frameworks_are_told_apart_only_in_frameworks(name: str) -> None:
 
 
 def test_files_are_short() -> None:
-    """A file has one subject and fits into a head; a longer one is listed with its reason, and only as long as it is longer."""
+    """A file has one subject and fits into a head."""
     lengths = {name: len(file.read_text(encoding="utf-8").splitlines()) for name, file in FILES.items()}
-    assert {name for name, lines in lengths.items() if lines > LONGEST} == set(LONG)
+    assert not {name for name, lines in lengths.items() if lines > LONGEST}
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if room(name) != "cli"], ids=lambda name: name or "__init__")

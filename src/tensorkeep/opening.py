@@ -12,7 +12,8 @@ from tensorkeep.container import LENGTH_BYTES, header_length
 from tensorkeep.contents import Contents
 from tensorkeep.errors import FormatError
 from tensorkeep.limits import DEFAULT_LIMITS, Limits
-from tensorkeep.modelfile.read import MemoryFile, read_contents
+from tensorkeep.modelfile.read import read_contents
+from tensorkeep.modelfile.storage import MemoryFile
 
 Source = str | PathLike[str] | BinaryIO
 
