@@ -113,15 +113,58 @@ def test_a_checkpoint_from_before_the_first_step_empties_the_state() -> None:
 
 
 def test_a_slot_that_the_file_lacks_is_missing() -> None:
-    """AMSGrad has one slot more than Adam; it is kept when strict=False."""
-    data = tk.dumps(stepped()[1])
-    model, optimizer = stepped(amsgrad=True)
+    """One that other parameters of the file have is missing, and kept when strict=False; one that its options do not need goes."""
+    state = stepped()[1].state_dict()
+    del state["state"][0]["exp_avg_sq"]
+    data = tk.dumps(state)
+    model, optimizer = stepped()
     with pytest.raises(tk.MismatchError) as caught:
         tk.loads(data, into=optimizer)
-    assert caught.value.report.missing == ["state.0.max_exp_avg_sq", "state.1.max_exp_avg_sq"]
+    assert caught.value.report.missing == ["state.0.exp_avg_sq"]
     with pytest.warns(tk.TensorkeepWarning):
         tk.loads(data, into=optimizer, strict=False)
-    assert "max_exp_avg_sq" in optimizer.state[model.weight]
+    assert "exp_avg_sq" in optimizer.state[model.weight]
+    model, optimizer = stepped(amsgrad=True)
+    tk.loads(tk.dumps(stepped()[1]), into=optimizer)
+    assert not optimizer.param_groups[0]["amsgrad"] and "max_exp_avg_sq" not in optimizer.state[model.weight]
+    train(model, optimizer, 1)
+
+
+def test_a_fresh_optimizer_converts_no_slot_in_silence() -> None:
+    """As a stepped one: another dtype than the parameter's is a mismatch, or a cast that the report counts."""
+    optimizer = stepped()[1]
+    state = optimizer.state_dict()
+    for slots in state["state"].values():
+        slots["exp_avg"] = slots["exp_avg"].double() + 1e-12
+    data = tk.dumps({"o": state})
+    for steps in (0, 2):
+        _, target = stepped(steps=steps)
+        with pytest.raises(tk.MismatchError, match="another dtype"):
+            tk.loads(data, into={"o": target})
+        with pytest.warns(tk.TensorkeepWarning) as told:
+            tk.loads(data, into={"o": target}, cast=True)
+        assert len(told[0].message.report.casts) == 2
+
+
+def test_an_optimizer_gets_back_what_it_would_not_make_itself() -> None:
+    """Slots of other dtypes than the parameter's, and the very same objects, when something else of the load is refused."""
+
+    class Refuses:
+        def state_dict(self) -> dict[str, int]:
+            return {}
+
+        def load_state_dict(self, state: Any) -> None:
+            raise RuntimeError("not this one")
+
+    data = tk.dumps({"o": stepped()[1], "z": Refuses()})
+    model, optimizer = stepped()
+    slots = optimizer.state[model.weight]
+    slots["exp_avg"] = slots["exp_avg"].double()
+    slots["levels"] = torch.arange(4, dtype=torch.uint8)
+    before = copy.copy(slots)
+    with pytest.raises(tk.MismatchError):
+        tk.loads(data, into={"o": optimizer, "z": Refuses()}, strict=True)
+    assert {name: id(value) for name, value in optimizer.state[model.weight].items()} == {name: id(value) for name, value in before.items()}
 
 
 def test_options_that_the_file_lacks_stay_as_they_are() -> None:

@@ -64,18 +64,19 @@ def plan_by_itself(target: Captured, state: Tree, path: str, matcher: Matcher) -
         return lambda: obj
     loaded = merged(state, target.state, matcher)
     former: list[object] = []
-    attributes: set[str] = set()
+    attributes: dict[str, Any] = {}
 
     def apply() -> None:
         former.append(_copied(obj.state_dict(), {}))
-        attributes.update(getattr(obj, "__dict__", ()))
+        attributes.update(getattr(obj, "__dict__", {}))
         obj.load_state_dict(loaded())
 
     def undo() -> None:
         if former:
             obj.load_state_dict(former[0])
-            for name in set(getattr(obj, "__dict__", ())) - attributes:  # what the former state does not know to take back
-                delattr(obj, name)
+            if hasattr(obj, "__dict__"):  # what the former state does not know to take back
+                vars(obj).clear()
+                vars(obj).update(attributes)
 
     matcher.steps.append(Step(path, apply, undo))
     return lambda: obj
@@ -90,10 +91,11 @@ def of_another_class(target: Captured, path: str, matcher: Matcher, *names: tupl
     """Report a state of another class with other names in it: the object might take it, and be neither the one nor the other.
 
     Args:
-        names: pairs of names that should be the same, of the file and of the target.
+        names: pairs of names, of the file and of the target, of which not both should have some that the other has not.
     """
     found_cls = matcher.found_cls
-    if found_cls in ("", target.cls) or all(set(found) == set(own) for found, own in names):
+    # One may have more names than the other: a subclass, another version of a package.
+    if found_cls in ("", target.cls) or all(set(found) <= set(own) or set(found) >= set(own) for found, own in names):
         return False
     matcher.problem("object", path, f"a {found_cls}", f"a {target.cls}")
     return True

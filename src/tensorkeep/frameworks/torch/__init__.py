@@ -79,7 +79,7 @@ class TorchAdapter:
         if kind == "subclass":
             return composed.plan_subclass(target, state, path, matcher)
         if kind == "generator":
-            return generators.plan(target, state, matcher, path)
+            return generators.plan(target, state, path, matcher)
         return matcher.value(Captured(target.kind, target.cls, state))
 
 

@@ -11,7 +11,7 @@ from tensorkeep.report import Problem
 from tensorkeep.tree import Tree, join
 
 
-class Planning(Protocol):
+class Load(Protocol):
     """What is known of the load that a module is a part of."""
 
     matcher: Matcher
@@ -20,18 +20,18 @@ class Planning(Protocol):
     def version(self, prefix: str) -> dict[str, Any]: ...
 
 
-def plan_by_itself(module: Any, state: Tree, path: str, prefix: str, planning: Planning) -> None:
+def plan(module: Any, state: Tree, path: str, prefix: str, load: Load) -> None:
     """Plan the call of `load_state_dict`. What it finds missing or unexpected is known only then, and reported then.
 
     Args:
         module: it.
         state: what is handed to it.
         path, prefix: where it stands in the target, and in the module that is loaded.
-        planning: of that module.
+        load: of that module.
     """
-    matcher = planning.matcher
+    matcher = load.matcher
     loaded = matcher.value(state)
-    versions = {name: planning.version(f"{prefix}{name}." if name else prefix) for name, _ in module.named_modules(remove_duplicate=False)}
+    versions = {name: load.version(f"{prefix}{name}." if name else prefix) for name, _ in module.named_modules(remove_duplicate=False)}
     snapshots: list[Snapshot] = []
 
     def apply() -> None:
@@ -48,7 +48,7 @@ def plan_by_itself(module: Any, state: Tree, path: str, prefix: str, planning: P
             return
         own = module.state_dict()
         for name in getattr(keys, "missing_keys", ()):
-            if prefix + name not in planning.left_out and matcher.selected(join(path, name)):
+            if prefix + name not in load.left_out and matcher.selected(join(path, name)):
                 wanted = f"{list(own[name].shape)}" if hasattr(own.get(name), "shape") else ""
                 matcher.problems.append(Problem("missing", join(path, name), "", wanted))
         for name in getattr(keys, "unexpected_keys", ()):

@@ -27,7 +27,7 @@ def rebuild(device: str, state: Any) -> Any:
     return made
 
 
-def plan(target: Captured, state: Tree, matcher: Matcher, path: str) -> Result:
+def plan(target: Captured, state: Tree, path: str, matcher: Matcher) -> Result:
     """Match a generator with the state of one of its kind."""
     obj: Any = target.origin
     try:  # on another one first: so what is no state is refused before anything is changed

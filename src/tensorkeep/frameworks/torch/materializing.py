@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 
-from tensorkeep import dtypes
-from tensorkeep.frameworks.torch.tensors import TORCH_OF, as_tensor
+from tensorkeep.frameworks.torch.tensors import DTYPE_OF, TORCH_OF, as_tensor, converted
 from tensorkeep.matching import Matcher, Step
-from tensorkeep.report import Cast, Problem
+from tensorkeep.report import Problem
 from tensorkeep.tensors import LazyTensor
 from tensorkeep.tree import Tree
 
@@ -82,10 +81,7 @@ class Materializing:
             return value.to(tensor.dtype)
         if TORCH_OF.get(found.dtype.name) is tensor.dtype:
             return value if isinstance(value, torch.Tensor) else as_tensor(value, found.dtype)
-        wanted = next(dtype for name, dtype in dtypes.STANDARD.items() if TORCH_OF.get(name) is tensor.dtype)
-        array, changed = dtypes.cast(found.numpy(), wanted)
-        self.matcher.casts.append(Cast(path, str(found.dtype), str(wanted), changed, found.spec.count))
-        return as_tensor(array, wanted)
+        return converted(found, DTYPE_OF[tensor.dtype], path, self.matcher)
 
 
 def _swap(tensor: Any, other: Any) -> None:

@@ -6,7 +6,6 @@ a rehearsal cannot tell what the code does, it runs for real (`by_itself`).
 """
 
 import copy
-import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from torch.nn.modules.module import _IncompatibleKeys
 from torch.nn.parameter import is_lazy
 
-from tensorkeep.frameworks.torch.by_itself import plan_by_itself
+from tensorkeep.frameworks.torch import by_itself
 from tensorkeep.frameworks.torch.materializing import Materializing
 from tensorkeep.frameworks.torch.rehearsal import Rehearsal, Unclear
 from tensorkeep.frameworks.torch.tensors import as_tensors, capture
@@ -167,13 +166,8 @@ class _Planning:
         missing: list[str] = []
         unexpected: list[str] = []
         errors: list[str] = []
-        with warnings.catch_warnings(), rehearsal, torch.no_grad():
-            warnings.filterwarnings("ignore", ".*copying from a non-meta parameter")  # it copies nothing at all
-            try:
-                rehearsal.twin._load_from_state_dict(entered, prefix, self.version(prefix), True, missing, unexpected, errors)
-            except Exception as error:  # whatever the code raises on a twin: it runs for real, where the error counts
-                raise Unclear from error
-        rehearsal.check()
+        version = self.version(prefix)
+        rehearsal.run(lambda twin: twin._load_from_state_dict(entered, prefix, version, True, missing, unexpected, errors))
         left = rehearsal.leave_state(entered)
         own = [(name, tensor) for name, tensor in _own_tensors(module) if id(tensor) not in rehearsal.copies]
         self.check_rest(module, prefix, own, left, missing, errors)
@@ -193,7 +187,7 @@ class _Planning:
             self.rehearse_whole(everything)
         except Unclear:
             self.used.update(everything)
-            plan_by_itself(module, state if not flat else everything, self.path, "", self)
+            by_itself.plan(module, state if not flat else everything, self.path, "", self)
 
     def rehearse_whole(self, state: dict[str, Tree]) -> None:
         module = self.module
@@ -202,14 +196,11 @@ class _Planning:
         entered = rehearsal.enter_state({key: node for key, node in state.items() if key not in extras})
         prefixes = [f"{name}." if name else "" for name, _ in module.named_modules(remove_duplicate=False)]
         entered._metadata = OrderedDict((prefix[:-1], self.version(prefix)) for prefix in prefixes)  # type: ignore[attr-defined]
-        with warnings.catch_warnings(), rehearsal, torch.no_grad():
-            warnings.filterwarnings("ignore", ".*copying from a non-meta parameter")
-            try:
-                keys = rehearsal.twin.load_state_dict(entered, strict=False)
-            except Exception as error:  # as in `rehearse`
-                self.report_misfits(state)
-                raise Unclear from error
-        rehearsal.check()
+        try:
+            keys = rehearsal.run(lambda twin: twin.load_state_dict(entered, strict=False))
+        except Unclear:
+            self.report_misfits(state)
+            raise
         tensors = dict(_named_tensors_deep(module))
         if not isinstance(keys, _IncompatibleKeys):  # it forgets to say
             absent = [name for name, tensor in tensors.items() if id(tensor) not in rehearsal.copies and name not in state]
@@ -289,7 +280,7 @@ class _Planning:
         """Let a module load what bears its prefix by its own code, for real."""
         self.used.update(key for key in state if key.startswith(prefix))
         part = {key[len(prefix) :]: node for key, node in state.items() if key.startswith(prefix)}
-        plan_by_itself(module, part, join(self.path, prefix[:-1]) if prefix else self.path, prefix, self)
+        by_itself.plan(module, part, join(self.path, prefix[:-1]) if prefix else self.path, prefix, self)
 
 
 def _parts(state: dict[str, Tree], prefix: str) -> dict[str, dict[str, Tree]]:

@@ -1,15 +1,16 @@
 """PyTorch's optimizers: state that is there is filled in place; a fresh optimizer gets its state."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from typing import Any, Final
 
 import torch
 from torch.nn.parameter import is_lazy
 
+from tensorkeep import dtypes
 from tensorkeep.frameworks.stateful import merged, of_another_class, plan_by_itself
-from tensorkeep.frameworks.torch.tensors import TORCH_OF
+from tensorkeep.frameworks.torch.tensors import DTYPE_OF, TORCH_OF, converted
 from tensorkeep.matching import Copy, Matcher, Result, Step, live
 from tensorkeep.selection import LEFT_OUT
 from tensorkeep.tensors import LazyTensor
@@ -49,7 +50,7 @@ def plan(target: Captured, state: Tree, path: str, matcher: Matcher) -> Result:
     loaded_groups = [_group(group, own, matcher) for group, own in zip(groups, own_groups, strict=True)]
     others = {key: part for key, part in state.items() if key not in ("state", "param_groups")}
     rest = merged(others, target.state, matcher)
-    former: list[Any] = []
+    former: list[tuple[Any, dict[str, Any]]] = []
 
     def loaded() -> Any:
         return {
@@ -59,9 +60,15 @@ def plan(target: Captured, state: Tree, path: str, matcher: Matcher) -> Result:
         }
 
     def apply() -> None:
-        now = optimizer.state_dict()
-        former.append({**now, "state": {key: dict(entry) if isinstance(entry, dict) else entry for key, entry in now["state"].items()}})
+        former.append((_kept_apart(optimizer.state_dict()), {"state": optimizer.state, "param_groups": optimizer.param_groups}))
         optimizer.load_state_dict(loaded())
+
+    def undo() -> None:
+        for state_dict, attributes in former:
+            if not planning.is_plain:
+                optimizer.load_state_dict(state_dict)
+            # Itself it makes new ones, and leaves the old as they were: other dtypes than it would make, too.
+            vars(optimizer).update(attributes)
 
     def finish() -> None:
         # load_state_dict keeps tensors that already have the dtype and device it wants. Where it made others, from values that were
@@ -69,7 +76,7 @@ def plan(target: Captured, state: Tree, path: str, matcher: Matcher) -> Result:
         if any(optimizer.state[parameter].get(name) is not tensor for parameter, name, tensor in planning.in_place):
             optimizer.load_state_dict(loaded())
 
-    matcher.steps.append(Step(path, apply, lambda: [optimizer.load_state_dict(value) for value in former]))
+    matcher.steps.append(Step(path, apply, undo))
     matcher.finish.append(finish)
     return lambda: optimizer
 
@@ -79,6 +86,7 @@ class _Planning:
 
     Attributes:
         parameters: by their keys in the target's state.
+        known: names of the slots that the file has, of any parameter: its options need no others.
         in_place: parameter, slot and tensor of the bytes that go straight into the tensor that is there.
     """
 
@@ -87,8 +95,10 @@ class _Planning:
         live_groups, keys = optimizer.param_groups, chain.from_iterable(group["params"] for group in own_groups)
         self.parameters = dict(zip(keys, chain.from_iterable(group["params"] for group in live_groups), strict=False))
         self.in_place: list[tuple[Any, Any, Any]] = []
+        self.known: set[Any] = set()
+        self.is_plain = type(optimizer).load_state_dict is _LOADS
         # Code that runs while the state is loaded must find the file's values in it.
-        self.may_fill = type(optimizer).load_state_dict is _LOADS and not optimizer._optimizer_load_state_dict_post_hooks
+        self.may_fill = self.is_plain and not optimizer._optimizer_load_state_dict_post_hooks
         self.is_torchs = type(optimizer).__module__.startswith("torch.optim.")
 
     def slots(self, found: dict[Any, Tree], own: dict[Any, Tree], keys: dict[Any, Any]) -> dict[Any, Result]:
@@ -98,6 +108,7 @@ class _Planning:
             keys: the target's key of each parameter, by the file's.
         """
         results: dict[Any, Result] = {}
+        self.known = _slot_names(found)
         for key, entry in found.items():
             own_key, path = keys.get(key, key), join(self.path, key)
             own_entry = own.get(own_key, {})
@@ -129,7 +140,7 @@ class _Planning:
             if node is not LEFT_OUT or name in own
         }
         for name, node in own.items():
-            if name not in found:
+            if name not in found and name in self.known:
                 self.matcher.missing(node, join(path, name))
                 results[name] = partial(live, node)
         return lambda: {name: result() for name, result in results.items()}
@@ -155,7 +166,7 @@ class _Planning:
             self.in_place.append((parameter, name, own.origin))
             return matcher.fit(own, found, path)
         if not isinstance(own, LazyTensor):
-            return merged(found, own, matcher)
+            return self.fresh_slot(found, own, parameter, name, path)
         tensor: Any = own.source.owner()  # type: ignore[attr-defined]  # a live tensor of the target
         problem = matcher.unfit(own, found, path)
         if problem is None and self.may_fill and _stays(tensor, parameter, name):
@@ -171,10 +182,28 @@ class _Planning:
             return partial(live, own)
         return matcher.value(found)
 
+    def fresh_slot(self, found: Tree, own: Tree, parameter: Any, name: Any, path: str) -> Result:
+        """A slot that the target has not yet: of the parameter's dtype, for load_state_dict would convert it without a word."""
+        wanted = DTYPE_OF.get(parameter.dtype)
+        like_it = self.is_torchs and name in _AS_THE_PARAMETER and isinstance(found, LazyTensor) and not is_lazy(parameter)
+        if not like_it or wanted is None or found.dtype.name == wanted.name:
+            return merged(found, own, self.matcher)
+        possible = dtypes.castable(found.dtype, wanted)
+        if not (possible and self.matcher.cast):
+            hint = "cast=True converts it" if possible else "cast=True does not convert these"
+            self.matcher.problem("dtype", path, str(found.dtype), str(wanted), hint)
+            return partial(live, own)
+        return cache(partial(converted, found, wanted, path, self.matcher))
+
 
 def _stays(tensor: Any, parameter: Any, name: Any) -> bool:
     """Whether load_state_dict keeps a tensor of this dtype as it is."""
     return name == "step" or not parameter.is_floating_point() or bool(tensor.dtype == parameter.dtype)
+
+
+def _kept_apart(state: dict[str, Any]) -> dict[str, Any]:
+    """A state whose slots may come and go."""
+    return {**state, "state": {key: dict(entry) if isinstance(entry, dict) else entry for key, entry in state["state"].items()}}
 
 
 def _looks_right(state: Tree) -> bool:

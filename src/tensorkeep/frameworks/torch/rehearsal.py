@@ -7,6 +7,7 @@ instead of done. Code that does anything else to the module, or to its tensors, 
 
 import inspect
 import types
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -19,7 +20,7 @@ from tensorkeep.frameworks.torch.tensors import TORCH_OF
 from tensorkeep.tensors import LazyTensor
 from tensorkeep.tree import Tree
 
-_SLOTS: Final = ("_parameters", "_buffers", "_modules")
+_HOOKS: Final = frozenset({"_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"})
 _WRITES: Final = frozenset({"__setitem__", "__set__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__idiv__", "__ipow__"})
 _WAYS_OUT: Final = frozenset({"numpy", "__array__", "untyped_storage", "storage", "__dlpack__"})  # to memory that nobody watches
 
@@ -65,6 +66,21 @@ class Rehearsal(TorchFunctionMode):
             if child is not None:
                 inside[name] = self._twin(child)
         return twin
+
+    def run(self, code: Callable[[Any], Any]) -> Any:
+        """Run loading code on the twin.
+
+        Raises:
+            Unclear: it raised, or did more than to copy. It has to run for real, where an error of its own counts.
+        """
+        with warnings.catch_warnings(), self, torch.no_grad():
+            warnings.filterwarnings("ignore", ".*copying from a non-meta parameter")  # it copies nothing at all
+            try:
+                result = code(self.twin)
+            except Exception as error:
+                raise Unclear from error
+        self.check()
+        return result
 
     def check(self) -> None:
         """See that the code changed nothing of the twin.
@@ -134,9 +150,6 @@ class Rehearsal(TorchFunctionMode):
         return value if known is None else self.read(known[1])
 
 
-_HOOKS: Final = frozenset({"_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"})
-
-
 def _rebind(twin: Any, twins: Mapping[int, tuple[Any, Any]]) -> None:
     """Let hooks that know their module know its twin instead. Those that run after a load are not rehearsed."""
     twin.__dict__["_load_state_dict_post_hooks"] = OrderedDict()
@@ -159,8 +172,10 @@ def _copied(value: Any) -> Any:
 def _same(value: Any, other: Any, twins: Mapping[int, tuple[Any, Any]]) -> bool:
     """Whether a value of the module and one of the twin are the same, or containers of the same things."""
     if type(value) in (dict, OrderedDict):
-        pairs = zip(value.values(), other.values(), strict=False)
-        return list(value) == list(other) and all(one is two or ((known := twins.get(id(one))) and known[1] is two) for one, two in pairs)
+        if list(value) != list(other):
+            return False
+        pairs = zip(value.values(), other.values(), strict=True)
+        return all(one is two or ((known := twins.get(id(one))) and known[1] is two) for one, two in pairs)
     if type(value) is list:
         return len(value) == len(other) and all(one is two for one, two in zip(value, other, strict=True))
     return value is other or (type(value) is set and value == other)

@@ -14,6 +14,8 @@ from tensorkeep.dtypes import DType
 from tensorkeep.errors import UnsupportedError
 from tensorkeep.frameworks.protocols import Build
 from tensorkeep.frameworks.torch.composed import capture_sparse, capture_subclass
+from tensorkeep.matching import Matcher
+from tensorkeep.report import Cast
 from tensorkeep.tensors import Array, LazyTensor, TensorSpec, as_array, as_bytes, spec_of
 from tensorkeep.tree import Tree, like
 
@@ -42,7 +44,7 @@ _NAMES: Final = {
     "F4": "float4_e2m1fn_x2",  # two elements in one
 }
 TORCH_OF: Final = {name: getattr(torch, torch_name) for name, torch_name in _NAMES.items() if hasattr(torch, torch_name)}
-_DTYPE_OF: Final[dict[Any, DType]] = {
+DTYPE_OF: Final[dict[Any, DType]] = {
     torch_dtype: dtypes.STANDARD.get(name) or {"C32": dtypes.C32, "C128": dtypes.C128}[name] for name, torch_dtype in TORCH_OF.items()
 }
 
@@ -157,12 +159,14 @@ def capture(tensor: Any) -> Tree:
                 hint="Pass tensor.as_subclass(torch.Tensor) if its values are all it holds.",
             )
     if tensor.layout is not _STRIDED:
-        return capture_sparse(tensor, _DTYPE_OF.get(tensor.dtype))
+        return capture_sparse(tensor, DTYPE_OF.get(tensor.dtype))
     torch_dtype = tensor.dtype
-    dtype = _DTYPE_OF.get(torch_dtype)
+    dtype = DTYPE_OF.get(torch_dtype)
     if dtype is None:
-        integers = "tensor.int_repr(), the scale and the zero point" if tensor.is_quantized else "tensor.view(torch.uint8)"
-        raise UnsupportedError("", f"a tensor of {torch_dtype}", hint=f"Pass {integers}.")
+        hint = "Pass tensor.view(torch.uint8)."
+        if tensor.is_quantized:
+            hint = "Quantized tensors, and modules that hold some, are not kept: pass tensor.int_repr(), the scale and the zero point."
+        raise UnsupportedError("", f"a tensor of {torch_dtype}", hint=hint)
     try:
         shape = tensor.shape
     except RuntimeError as error:
@@ -219,6 +223,13 @@ def as_tensor(array: Array, dtype: DType) -> Any:
     if not array.flags.writeable or not array.flags.c_contiguous:
         array = array.copy()
     return build(array.reshape(-1).view(np.uint8), 0, spec)
+
+
+def converted(found: LazyTensor, wanted: DType, path: str, matcher: Matcher) -> Any:
+    """A tensor of the file in another dtype, read now; the report counts what that changed."""
+    array, changed = dtypes.cast(found.numpy(), wanted)
+    matcher.casts.append(Cast(path, str(found.dtype), str(wanted), changed, found.spec.count))
+    return as_tensor(array, wanted)
 
 
 def as_tensors(value: Any) -> Any:
