@@ -206,9 +206,9 @@ def _wrapper_hints(missing: list[str], others: list[str], *, unexpected: int) ->
             fits = len(absent.intersection(new))
             if fits == len(missing) or (rules is attempts[-1] and 2 * fits > len(missing)):
                 left = [path for path, name in zip(others[:unexpected], new, strict=False) if name not in absent]
-                where = "start with" if list(rules) == [wrapper.rule("")[0]] else "have inside"
+                where = "at their start" if list(rules) == [wrapper.rule("")[0]] else "inside"
                 return [
-                    f"the {'file' if wrapper.in_file else 'target'}'s paths {where} {wrapper.inside!r}: "
+                    f"the {'file' if wrapper.in_file else 'target'}'s paths have {wrapper.inside!r} {where}: "
                     f"rename={rules}{_only(list(rules), wrapper, left)} fits {fits} of {len(missing)}"
                 ]
     return []
