@@ -1,8 +1,11 @@
 """A second implementation of the model file's frame, straight from the format's description: for crafting files that break it."""
 
 import base64
+import contextlib
 import json
 import struct
+import time
+from collections.abc import Iterator
 
 from blake3 import blake3
 
@@ -69,3 +72,16 @@ def frame(data: bytes) -> tuple[dict[str, dict[str, list[int]]], dict[str, objec
     assert blake3(data[:at].replace(root, b"0" * 64)).hexdigest().encode() == root
     document["digests"] = base64.b64decode(document["digests"], validate=True)
     return header, document, at
+
+
+def entry(start: int, stop: int, *shape: int, dtype: str = "U8") -> dict[str, object]:
+    """What the header says of one tensor."""
+    return {"dtype": dtype, "shape": shape or [stop - start], "data_offsets": [start, stop]}
+
+
+@contextlib.contextmanager
+def soon(seconds: float = 5.0) -> Iterator[None]:
+    """A bound against quadratic time on a loaded machine, not a speed."""
+    begin = time.process_time()
+    yield
+    assert time.process_time() - begin < seconds

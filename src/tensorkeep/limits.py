@@ -26,7 +26,7 @@ class Limits:
     """
 
     header_bytes: int = 100_000_000
-    depth: int = 200
+    depth: int = 100
     values: int = 20_000_000
     path_bytes: int = 64 << 20
     rank: int = 64

@@ -16,12 +16,13 @@ from tensorkeep.frameworks.numpy import LiveArray
 from tensorkeep.frameworks.protocols import Adapter
 from tensorkeep.limits import Limits
 from tensorkeep.matching import TIED
+from tensorkeep.structure.grammar import PLAIN
 from tensorkeep.tensors import LazyTensor, Live
 from tensorkeep.tree import Captured, Packed, Tree, join, like, name_of
 
 _DICTS: Final = (dict, OrderedDict, defaultdict, Counter)
 _SEQUENCES: Final = (list, tuple, deque)
-_PLAIN: Final = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray, set, frozenset, Packed})
+_PLAIN: Final = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray, set, frozenset})
 
 
 def capture(state: object, limits: Limits) -> Tree:
@@ -70,11 +71,19 @@ class _Capture:
             items = [self.node(child, join(path, number), depth + 1) for number, child in enumerate(value)]
             self.open.discard(id(value))
             return deque(items, value.maxlen) if kind is deque else items if kind is list else tuple(items)
-        if kind is LazyTensor:  # of an opened file: its bytes go from file to file
-            return self.of_files.setdefault(id(value), (value, LazyTensor(value.spec, value.source, value.framework)))[1]
+        if kind is LazyTensor or kind is Packed or kind is Captured:
+            return self.of_file(value, path, depth)
         if kind in self.adapters or (adapter := self.find(value)) is None:
             return value
         return self.captured(adapter, value, path, depth)
+
+    def of_file(self, value: Any, path: str, depth: int) -> Tree:
+        """A part of an opened file's tree: its bytes go from file to file. The file's own nodes are not changed."""
+        if isinstance(value, Packed):
+            return Packed(value.kind, LazyTensor(value.tensor.spec, value.tensor.source, PLAIN))
+        if isinstance(value, Captured):
+            return Captured(value.kind, value.cls, self.node(value.state, path, depth + 1))
+        return self.of_files.setdefault(id(value), (value, LazyTensor(value.spec, value.source, value.framework)))[1]
 
     def mapping(self, value: dict[Any, Any], path: str, depth: int) -> Tree:
         self.enter(value, path, depth)

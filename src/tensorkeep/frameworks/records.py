@@ -6,6 +6,8 @@ imported. A bag is nothing but its attributes and always comes back as itself.
 
 import argparse
 import dataclasses
+import functools
+import inspect
 import types as python_types
 from collections.abc import Mapping
 from typing import Any, Final
@@ -139,15 +141,19 @@ def _check_attributes(obj: Any, names: tuple[str, ...]) -> None:
     """Refuse what an object has beside its fields: it would be lost."""
     cls = type(obj)
     slots = {name for base in cls.__mro__ for name in _slots(base) if hasattr(obj, name)}
-    extra = sorted((set(getattr(obj, "__dict__", ())) | slots) - {*names, "__dict__", "__weakref__"})
+    found = (set(getattr(obj, "__dict__", ())) | slots) - {*names, "__dict__", "__weakref__", "__orig_class__"}
+    extra = sorted(name for name in found if not isinstance(inspect.getattr_static(cls, name, None), functools.cached_property))
     if extra:
         reason = f"an attribute of a {cls.__qualname__} that is no field of it"
         raise UnsupportedError(extra[0], reason, hint="Make it a field, or delete it.")
 
 
 def _slots(cls: type) -> tuple[str, ...]:
+    """The names of its slots as attributes: Python puts the class before those that begin with two underscores."""
     slots = vars(cls).get("__slots__", ())
-    return (slots,) if isinstance(slots, str) else tuple(slots)
+    private = f"_{cls.__name__.lstrip('_')}"
+    names = (slots,) if isinstance(slots, str) else tuple(slots)
+    return tuple(private + name if name.startswith("__") and not name.endswith("__") else name for name in names)
 
 
 def _holding_base(cls: type) -> type | None:

@@ -32,7 +32,9 @@ def decode(document: object, stored: Mapping[str, LazyTensor], *, framework: str
     try:
         tree = decoder.node(document, "", 0)
     except RecursionError:
-        raise decoder.wrong("nested deeper than this process can follow") from None
+        raise FormatError(
+            file, "nested deeper than this process can follow", hint="Load it where fewer functions have called each other."
+        ) from None
     if len(decoder.nodes) != len(stored):
         missed = next(path for path in stored if path not in decoder.nodes)
         raise FormatError(file, f"the structure never refers to the tensor {missed!r} of the header")
@@ -58,6 +60,8 @@ class _Decoder:
         if kind is dict:
             if "tensor" in document and "packed" not in document:
                 return self.tensor(document)
+            if next(iter(document), "") == "dict":
+                return self.entries(document["dict"], path, depth)
             return self.tagged(document, path, depth)
         if kind is list:
             return self.children(document, path, depth)
@@ -96,7 +100,15 @@ class _Decoder:
             entries = dict(zip(document, self.all_known([prefix + key for key in document] if prefix else document), strict=True))
             self.values += len(entries)
         else:
-            pairs = [(item, self.known(prefix + item)) if type(item) is str else self.pair(item, path, depth) for item in document]
+            pairs: list[tuple[Any, Tree]] = []
+            for item in document:  # in place, for each function on the way is one more frame for each level of a state
+                if type(item) is str:
+                    pairs.append((item, self.known(prefix + item)))
+                    continue
+                if type(item) is not list or len(item) != 2:
+                    raise self.wrong(f"a pair of key and node is wanted, found {brief(item)}")
+                key = item[0] if type(item[0]) is str else self.hashable(item[0], depth)
+                pairs.append((key, self.node(item[1], join(path, key), depth + 1)))
             self.values += len(pairs)
             entries = self.filled({}, [key for key, _ in pairs], pairs)
         if len(entries) != len(document):
@@ -121,12 +133,6 @@ class _Decoder:
         tensor.framework = self.framework
         self.nodes[path] = tensor
         return tensor
-
-    def pair(self, item: object, path: str, depth: int) -> tuple[Any, Tree]:
-        if not isinstance(item, list) or len(item) != 2:
-            raise self.wrong(f"a pair of key and node is wanted, found {brief(item)}")
-        key = item[0] if type(item[0]) is str else self.hashable(item[0], depth)
-        return key, self.node(item[1], join(path, key), depth + 1)
 
     def filled(self, made: Any, keys: list[Any], items: list[Any]) -> Any:
         """Fill an empty dict or set."""
@@ -193,8 +199,6 @@ class _Decoder:
 
     def tagged(self, document: dict[str, Any], path: str, depth: int) -> Tree:
         tag = next(iter(document), "")
-        if tag == "dict":
-            return self.entries(document[tag], path, depth)
         if tag == "tuple":
             return tuple(self.children(document[tag], path, depth))
         if tag == "packed":

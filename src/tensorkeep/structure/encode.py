@@ -71,7 +71,6 @@ class _Encoder:
             return self.tensor(node, path)
         if kind is str and len(node) * 4 <= plain.LONG_TEXT and node.isascii():
             return node
-        self.check_depth(path, depth)
         if kind is dict:
             return {"dict": self.items(node, path, depth)}
         if kind is list or kind is tuple:
@@ -85,20 +84,22 @@ class _Encoder:
         if depth > self.limits.depth:
             raise UnsupportedError(path, f"nested more than {self.limits.depth} containers deep")
 
-    def count(self, number: int, path: str) -> None:
-        """Count so many values below a path, as a reader does."""
+    def count(self, number: int, path: str, depth: int) -> None:
+        """Count so many values in a container, as a reader does."""
+        self.check_depth(path, depth)
         self.values += number
         self.path_bytes += number * memory_of(path)
         if self.values > self.limits.values:
             raise UnsupportedError(path, f"more than {self.limits.values:,} values", hint="Pass numbers as arrays.")
 
     def children(self, node: Any, path: str, depth: int) -> list[object]:
-        self.count(len(node), path)
+        self.count(len(node), path, depth)
         return [self.node(child, join(path, number), depth + 1) for number, child in enumerate(node)]
 
     def rarer(self, node: Tree, path: str, depth: int) -> object:
         kind = type(node)
         if kind is Captured:
+            self.check_depth(path, depth)
             return {"object": node.kind, "class": node.cls, "state": self.node(node.state, path, depth + 1)}
         if kind is OrderedDict:
             document: dict[str, object] = {"OrderedDict": self.items(node, path, depth)}
@@ -116,6 +117,7 @@ class _Encoder:
         if kind is deque:
             return {"deque": self.children(node, path, depth), "maxlen": node.maxlen}
         if kind is set or kind is frozenset:
+            self.count(len(node), path, depth)
             self.check_keys(node, path)
             return {kind.__name__: sorted((self.hashable(item, path, depth + 1) for item in node), key=msgspec.json.encode)}
         if kind is Packed:
@@ -130,7 +132,7 @@ class _Encoder:
     def items(self, node: Mapping[Any, Tree], path: str, depth: int) -> list[object]:
         prefix = f"{path}." if path else ""
         items: list[object] = []
-        self.count(2 * len(node), path)
+        self.count(2 * len(node), path, depth)
         self.check_keys(node, path)
         for key, child in node.items():
             inner = prefix + (key if type(key) is str else name_of(key))
@@ -150,8 +152,7 @@ class _Encoder:
 
     def hashable(self, value: object, path: str, depth: int) -> object:
         """A dict's key or a set's item: plain values, and tuples and frozen sets of them."""
-        self.check_depth(path, depth)
-        self.values += 1
+        self.count(1 + (len(value) if type(value) in (tuple, frozenset) else 0), "", depth)  # type: ignore[arg-type]  # of these two
         if type(value) is tuple:
             return {"tuple": [self.hashable(item, path, depth + 1) for item in value]}
         if type(value) is frozenset:
@@ -165,6 +166,8 @@ class _Encoder:
         if not self.known(tensor) and not self.plain_tensor(tensor, path):
             if (rank := len(tensor.spec.stored_shape)) > self.limits.rank:
                 raise UnsupportedError(path, f"an array of {tensor.dtype} is stored with {rank} dimensions", hint="Reshape it to fewer.")
+            if tensor.dtype.tail == 0:  # no byte of the file stands behind its elements
+                self.count(tensor.spec.count, "", 0)
             tensor.name = self.free(path)
             self.tensors[tensor.name] = tensor
         document: dict[str, object] = {"tensor": tensor.name}

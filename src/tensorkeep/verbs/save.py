@@ -9,7 +9,7 @@ from os import PathLike
 from typing import Any, BinaryIO, Final
 
 from tensorkeep.backends import local
-from tensorkeep.errors import TensorkeepWarning
+from tensorkeep.errors import TensorkeepWarning, UnsupportedError
 from tensorkeep.frameworks.capture import capture
 from tensorkeep.limits import DEFAULT_LIMITS, Limits
 from tensorkeep.modelfile.layout import Layout, lay_out_state
@@ -146,7 +146,11 @@ def _layout(obj: Any, metadata: Mapping[str, Any] | None, limits: Limits | None)
     limits = limits or DEFAULT_LIMITS
     if metadata is not None and not isinstance(metadata, Mapping):
         raise TypeError(f"metadata= takes a dict, found {metadata!r:.80}")
-    return lay_out_state(capture(obj, limits), metadata or {}, limits)
+    try:
+        return lay_out_state(capture(obj, limits), metadata or {}, limits)
+    except RecursionError:
+        hint = "Save it where fewer functions have called each other, or flatten it."
+        raise UnsupportedError("", "nested deeper than this process can follow", hint=hint) from None
 
 
 def _writer(stream: Any) -> Any:
