@@ -128,9 +128,9 @@ def parse_header(text: "bytes | bytearray", file_nbytes: int, *, file: str, limi
             spec = of_dtype[shape] = _spec(entry, path, file, limits)
         offsets = entry.data_offsets
         start, stop = offsets.start, offsets.stop
-        if not 0 <= start <= stop:
-            raise FormatError(file, f"{path!r:.200}: data_offsets {start}, {stop} are not in order")
-        if stop - start != spec.nbytes:
+        if stop - start != spec.nbytes or start < 0:
+            if not 0 <= start <= stop:
+                raise FormatError(file, f"{path!r:.200}: data_offsets {start}, {stop} are not in order")
             raise FormatError(file, f"{path!r:.200}: {spec} takes {spec.nbytes:,} bytes, data_offsets give it {stop - start:,}")
         spans[path] = Span(spec, start, stop)
     return Header(_tiled(spans, data_nbytes, file), head.metadata, data_start, data_nbytes)

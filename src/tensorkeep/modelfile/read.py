@@ -20,6 +20,7 @@ from tensorkeep.tensors import LazyTensor
 
 _HEAD_BYTES: Final = 16 << 10  # what most headers fit into
 _DOCUMENT_BEGINS: Final = '{"version":"'
+_READ_HERE: Final = f"{_DOCUMENT_BEGINS}{VERSION.partition('.')[0]}.".encode()  # what every writer of this major version begins with
 
 
 def read_contents(file: File, *, verify: bool, mmap: bool | None, limits: Limits) -> Contents:
@@ -70,7 +71,8 @@ def _model_file(
     file: File, prefix: bytearray, text: bytearray, header: Header, storage: FileStorage, stored: Tensors, limits: Limits
 ) -> Contents:
     own_text = header.metadata[KEY].encode()
-    _check_version(own_text, file.name)
+    if not own_text.startswith(_READ_HERE):
+        _check_version(own_text, file.name)
     try:
         document = strictjson.decode(own_text, Document)
         check_root(prefix, text, document.root, file.name)
