@@ -94,7 +94,7 @@ def plot(results: Sequence[Result], file: Path) -> None:
     axes.set_xticks([0.1, 0.2, 0.5, 1, 2], ["0.1", "0.2", "0.5", "1", "2"])
     axes.minorticks_off()
     axes.axvline(1, color="#999999", linewidth=0.8, linestyle=":")
-    axes.set_xlabel("time over the peer's time: median, lowest to highest; blue: the promise; green: kept, red: not kept")
+    axes.set_xlabel("ours over the peer's: median, lowest to highest (blue: the promise; green: kept; red: missed)", fontsize=8)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     figure.tight_layout()
