@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 from tensorkeep import dtypes
 from tensorkeep.contents import Contents, Placed, Placement
-from tensorkeep.errors import FormatError, MismatchError, RestoreInterrupted, TensorkeepWarning
+from tensorkeep.errors import FormatError, MismatchError, RestoreInterrupted, TensorkeepError, TensorkeepWarning
 from tensorkeep.frameworks import table
 from tensorkeep.frameworks.capture import capture_target
 from tensorkeep.frameworks.protocols import Arrays, Build
@@ -265,6 +265,9 @@ def _apply(steps: Sequence[Step], file: str) -> None:
     for number, step in enumerate(steps):
         try:
             step.apply()
+        except TensorkeepError as error:  # of the file itself: bytes that were read only now
+            _undo(steps[: number + 1], error)
+            raise
         except Exception as error:
             problem = Problem("object", step.path, "", "", f"its own code raised {type(error).__name__}: {error}")
             refused = MismatchError(file, make_report([problem]))

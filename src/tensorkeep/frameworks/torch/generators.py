@@ -6,6 +6,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from tensorkeep.errors import TensorkeepError
 from tensorkeep.matching import Matcher, Result, Step
 from tensorkeep.tensors import LazyTensor
 from tensorkeep.tree import Captured, Tree
@@ -33,6 +34,8 @@ def plan(target: Captured, state: Tree, path: str, matcher: Matcher) -> Result:
     try:  # on another one first: so what is no state is refused before anything is changed
         probe = torch.Generator(device=obj.device)
         probe.set_state(_checked(matcher.read(state) if isinstance(state, LazyTensor) else None))
+    except TensorkeepError:  # of the file itself
+        raise
     except (RuntimeError, TypeError, ValueError) as error:
         matcher.problem("kind", path, "no state of such a generator", str(error))
         return lambda: obj
