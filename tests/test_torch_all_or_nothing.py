@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tensorkeep as tk
+from refusing import Refuses
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402  # only where there is PyTorch
@@ -20,20 +21,6 @@ class Hooked(nn.Linear):
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
         self.seen = True
-
-
-class Last:
-    """An object that takes its state, or refuses."""
-
-    def __init__(self, refuses: bool = False) -> None:
-        self.refuses = refuses
-
-    def state_dict(self) -> dict[str, int]:
-        return {"x": 1}
-
-    def load_state_dict(self, state: Any) -> None:
-        if self.refuses:
-            raise RuntimeError("not this one")
 
 
 def training(seed: int) -> dict[str, Any]:
@@ -58,7 +45,7 @@ def training(seed: int) -> dict[str, Any]:
         "numpy": np.random.default_rng(seed),
         "python": random.Random(seed),
         "weight": torch.full((3,), float(seed)),
-        "last": Last(),
+        "last": Refuses(),
     }
 
 
@@ -86,7 +73,7 @@ def told(state: dict[str, Any], *, identities: bool) -> dict[str, Any]:
 
 
 FAULTS: dict[str, Callable[[dict[str, Any]], object]] = {
-    "an object that refuses": lambda state: state.update(last=Last(refuses=True)),
+    "an object that refuses": lambda state: state.update(last=Refuses(refuses=True)),
     "another shape": lambda state: state.update(weight=torch.zeros(5)),
     "something missing": lambda state: state.update(more=torch.zeros(1)),
     "damage": lambda state: None,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tensorkeep as tk
+from refusing import Refuses
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402  # only where there is PyTorch
@@ -114,20 +115,6 @@ def test_a_modules_own_code_changes_nothing_when_another_part_fails(tmp_path: Pa
     assert w.tolist() == [0.0] * 3 and b.tolist() == [0.0] * 2
     assert target.loads == [] and target.cache is None
     assert vars(target).keys() == before.keys()
-
-
-class Refuses:
-    """An object that loads, or does not."""
-
-    def __init__(self, refuses: bool = False) -> None:
-        self.refuses = refuses
-
-    def state_dict(self) -> dict[str, int]:
-        return {"x": 1}
-
-    def load_state_dict(self, state: Any) -> None:
-        if self.refuses:
-            raise RuntimeError("not this one")
 
 
 @pytest.mark.parametrize("cls", [Own, Derives, DerivesInAll, SaysNothing])

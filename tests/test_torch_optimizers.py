@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import tensorkeep as tk
+from refusing import Refuses
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -149,13 +150,6 @@ def test_a_fresh_optimizer_converts_no_slot_in_silence() -> None:
 def test_an_optimizer_gets_back_what_it_would_not_make_itself() -> None:
     """Slots of other dtypes than the parameter's, and the very same objects, when something else of the load is refused."""
 
-    class Refuses:
-        def state_dict(self) -> dict[str, int]:
-            return {}
-
-        def load_state_dict(self, state: Any) -> None:
-            raise RuntimeError("not this one")
-
     data = tk.dumps({"o": stepped()[1], "z": Refuses()})
     model, optimizer = stepped()
     slots = optimizer.state[model.weight]
@@ -163,7 +157,7 @@ def test_an_optimizer_gets_back_what_it_would_not_make_itself() -> None:
     slots["levels"] = torch.arange(4, dtype=torch.uint8)
     before = copy.copy(slots)
     with pytest.raises(tk.MismatchError):
-        tk.loads(data, into={"o": optimizer, "z": Refuses()}, strict=True)
+        tk.loads(data, into={"o": optimizer, "z": Refuses(True)}, strict=True)
     assert {name: id(value) for name, value in optimizer.state[model.weight].items()} == {name: id(value) for name, value in before.items()}
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import tensorkeep as tk
 from craft import model_file
+from refusing import Refuses
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -291,14 +292,15 @@ def test_a_state_hides_no_method_of_the_object_that_takes_it() -> None:
         tk.loads(tk.dumps({**state, "step": "gone"}), into=target)
     assert callable(target.step)
 
-    class Refuses:
-        def state_dict(self) -> dict[str, int]:
-            return {}
-
-        def load_state_dict(self, state: Any) -> None:
-            raise RuntimeError("not this one")
-
     data = tk.dumps({"s": {**state, "more": 1}, "z": Refuses()})
     with pytest.raises(tk.MismatchError, match="not this one"):
-        tk.loads(data, into={"s": target, "z": Refuses()})
+        tk.loads(data, into={"s": target, "z": Refuses(True)})
     assert not hasattr(target, "more")
+
+
+@pytest.mark.parametrize("device", ["nowhere", "cuda:99"])
+def test_a_device_that_is_not_here_is_named(device: str) -> None:
+    """Before anything is made, whatever PyTorch raises for it."""
+    with pytest.raises(ValueError, match=f"device='{device}'"):
+        tk.loads(tk.dumps({"x": torch.ones(2)}), device=device)
+    assert torch.equal(tk.loads(tk.dumps({"x": torch.ones(2)}), device="cpu")["x"], torch.ones(2))

@@ -267,6 +267,10 @@ class TorchArrays:
     def builder(self, device: str | None) -> Build:
         if device is None:
             return build
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:  # an unknown name, or a device that is not here
+            raise ValueError(f"device={device!r}: {error}") from error
 
         def build_there(buffer: "memoryview | Array", offset: int, spec: TensorSpec) -> Any:
             made = build(buffer, offset, spec)
