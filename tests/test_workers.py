@@ -1,5 +1,6 @@
 """Workers: whatever interrupts them, a call returns, its threads have ended, and the first error is raised."""
 
+import os
 import signal
 import threading
 import time
@@ -38,8 +39,15 @@ def armed() -> Iterator[list[bool]]:
 
 
 def _ours() -> list[threading.Thread]:
-    """Threads of ours. Python lists one that was never started for ever, if the start was interrupted: it has no number."""
-    return [thread for thread in threading.enumerate() if thread.name.startswith("tensorkeep-") and thread.ident is not None]
+    """Threads of ours that the system knows, a moment later. Python lists some for ever that ended, if their start was interrupted."""
+    until = time.monotonic() + 1
+    while True:
+        running = set(map(int, os.listdir("/proc/self/task"))) if os.path.isdir("/proc/self/task") else None
+        named = [thread for thread in threading.enumerate() if thread.name.startswith("tensorkeep-") and thread.ident is not None]
+        ours = [thread for thread in named if running is None or thread.native_id in running]
+        if not ours or time.monotonic() > until:
+            return ours
+        time.sleep(0.001)
 
 
 @posix

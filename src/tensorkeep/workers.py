@@ -46,6 +46,8 @@ class _Shared:
         self.nbytes, self.done, self.progress = nbytes, 0, progress
         self.lock = threading.Lock()
         self.error: BaseException | None = None
+        self.begun: set[threading.Thread] = set()  # helpers that came to work
+        self.ended: set[threading.Thread] = set()  # those of them that will do nothing more
 
     def next(self) -> Job | None:
         """The next job, made under the lock: an iterator of jobs need not be thread-safe."""
@@ -62,6 +64,16 @@ class _Shared:
         with self.lock:
             if self.error is None:
                 self.error = error
+
+
+def _help(shared: _Shared) -> None:
+    """What a helper does. No handler of a signal runs in it, so what it says of itself is true."""
+    helper = threading.current_thread()
+    shared.begun.add(helper)
+    try:
+        _work(shared)
+    finally:
+        shared.ended.add(helper)
 
 
 def _work(shared: _Shared) -> None:
@@ -92,7 +104,7 @@ def run(jobs: Iterable[Job], *, nbytes: int, progress: Progress | None = None) -
     """
     shared = _Shared(jobs, nbytes, progress)
     helpers = [
-        threading.Thread(target=_work, args=(shared,), name=f"tensorkeep-{number}", daemon=True)
+        threading.Thread(target=_help, args=(shared,), name=f"tensorkeep-{number}", daemon=True)
         for number in range(min(thread_count(), 1 + nbytes // SMALL) - 1)
     ]
     try:
@@ -107,7 +119,7 @@ def run(jobs: Iterable[Job], *, nbytes: int, progress: Progress | None = None) -
             while waiting:  # twice: the jump back to a loop's beginning, behind its `except`, is a moment for handlers too
                 try:
                     for helper in helpers:
-                        _join(helper)
+                        _join(helper, shared)
                     waiting = False
                 except BaseException as error:  # noqa: BLE001  # raised below
                     if shared.error is None:
@@ -128,17 +140,23 @@ def _start(helpers: list[threading.Thread]) -> None:
             raise
 
 
-def _join(helper: threading.Thread) -> None:
-    """Wait for a thread to end. Not by `join` alone: where a handler raises in it, Python takes the thread for a stopped one."""
-    patience = 1000  # ms, for a thread whose start was interrupted: it may be on its way, or may never come
-    while helper.is_alive() or helper in threading.enumerate():
-        if helper.is_alive():
+def _join(helper: threading.Thread, shared: _Shared) -> None:
+    """Wait for a thread to end.
+
+    By its own word: where a handler raises in `start` or `join`, Python may take a running thread for a stopped one, or a thread that
+    never came to work for a running one. Of such a one nothing is lost: when it comes, there are no jobs left.
+    """
+    patience = 1000  # ms
+    while helper not in shared.ended:
+        if helper in shared.begun and helper.is_alive():
             helper.join()
-        elif helper.ident is not None or patience:
-            patience -= helper.ident is None
+        elif helper in shared.begun or patience:
+            patience -= helper not in shared.begun
             time.sleep(0.001)
         else:
             return
+    if helper.is_alive():
+        helper.join(1)
 
 
 SMALL: Final = 4 << 20  # bytes a thread should have to do before another one is started
