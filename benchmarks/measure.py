@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
@@ -32,6 +32,7 @@ class Case:
             number of bytes that is compared instead of the time.
         at_most: the ratio that is promised; None where it is only told.
         before: what is done before each run, off the clock.
+        unit: what is counted: bytes, told as MiB, or millionths, told as %.
         nbytes: how large the state is: so much memory is made ready before each run, see `ready_memory`.
     """
 
@@ -43,6 +44,7 @@ class Case:
     before: Callable[[], None] = nothing
     counted: bool = False
     nbytes: int = 0
+    unit: Literal["MiB", "%"] = "MiB"
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Result:
     against: str
     at_most: float | None
     counted: bool
+    unit: str = "MiB"
     ours: list[float] = field(default_factory=list)
     peer: list[float] = field(default_factory=list)
 
@@ -76,7 +79,7 @@ class Result:
 
 def run(case: Case, table: str, pairs: int) -> Result:
     """One run of each to warm up, then pairs; who goes first changes."""
-    result = Result(table, case.job, case.against, case.at_most, case.counted)
+    result = Result(table, case.job, case.against, case.at_most, case.counted, case.unit)
     _once(case, case.ours), _once(case, case.peer)
     for number in range(pairs):
         if number % 2:

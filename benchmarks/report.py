@@ -3,6 +3,7 @@
 import json
 import statistics
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
     """A header and a line a result."""
     lines = [("job", "against", "ours", "peer", "ratio", "lowest to highest", "at most", "met")]
     for result in results:
-        told = _bytes if result.counted else _milliseconds
+        told = (_bytes if result.unit == "MiB" else _percent) if result.counted else _milliseconds
         lines.append(
             (
                 result.job,
@@ -37,6 +38,10 @@ def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
 
 def _milliseconds(seconds: float) -> str:
     return f"{1000 * seconds:,.0f} ms" if seconds > 0.01 else f"{1000 * seconds:.1f} ms"
+
+
+def _percent(count: float) -> str:
+    return f"{count / 1e4:.1f} %"
 
 
 def _bytes(count: float) -> str:
@@ -103,15 +108,22 @@ def plot(results: Sequence[Result], file: Path) -> None:
 
 
 def write_docs(sections: Sequence[dict[str, Any]], machine: dict[str, Any], pairs: int) -> None:
-    """Put tables and plot into docs/benchmarks.md, between its two marks."""
-    page = DOCS / "benchmarks.md"
-    text = page.read_text(encoding="utf-8")
-    head, rest = text.split(_BEGIN)
-    _, tail = rest.split(_END)
-    parts = []
+    """Put tables and plot into docs/benchmarks.md, between its two marks. Tables that were not measured this time stay as they are."""
+    page, figures = DOCS / "benchmarks.md", DOCS / "benchmarks.json"
+    head, rest = page.read_text(encoding="utf-8").split(_BEGIN)
+    old, tail = rest.split(_END)
+    parts = {part.partition("\n")[0]: part.strip() for part in old.split("## ")[1:]}
+    tables = {table["table"]: table for table in json.loads(figures.read_text(encoding="utf-8"))["tables"]}
     for section in sections:
         said = conditions(machine, section["before"], section["after"], pairs)
-        parts += [f"## {section['table']}", section["about"], as_markdown(rows(section["results"])), said]
-    page.write_text(head + _BEGIN + "\n\n" + "\n\n".join(parts) + "\n\n" + _END + tail, encoding="utf-8")
-    plot([result for section in sections for result in section["results"]], DOCS / "img" / "benchmarks.svg")
-    (DOCS / "benchmarks.json").write_text(as_json(sections, machine), encoding="utf-8")
+        parts[section["table"]] = "\n\n".join([section["table"], section["about"], as_markdown(rows(section["results"])), said])
+    tables |= {table["table"]: table for table in json.loads(as_json(sections, machine))["tables"]}
+    written = "".join(f"## {part}\n\n" for part in parts.values())
+    page.write_text(f"{head}{_BEGIN}\n\n{written}{_END}{tail}", encoding="utf-8")
+    names = [field.name for field in fields(Result)]
+    plot(
+        [Result(**{name: kept[name] for name in names if name in kept}) for table in tables.values() for kept in table["results"]],
+        DOCS / "img" / "benchmarks.svg",
+    )
+    document = {"schema": 1, "machine": machine, "tables": list(tables.values())}
+    figures.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

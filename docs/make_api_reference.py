@@ -12,8 +12,31 @@ PAGE = Path(__file__).parent / "reference" / "api.md"
 SECTION = re.compile(r"^(Args|Attributes|Returns|Raises|Example|Source): ?(.*)$")
 
 GROUPS = (
-    ("Verbs", ("save", "load", "open", "verify", "show", "dumps", "loads"), ""),
-    ("What verbs give back", ("Verdict", "Damage", "Summary", "Contents", "LazyTensor", "TensorSpec", "DType", "Finding"), ""),
+    ("Verbs", ("save", "load", "open", "convert", "diff", "fingerprint", "same", "scan", "verify", "show", "dumps", "loads"), ""),
+    (
+        "What verbs give back",
+        (
+            "Conversion",
+            "Diff",
+            "Fingerprint",
+            "Verdict",
+            "Damage",
+            "Scan",
+            "Summary",
+            "Contents",
+            "LazyTensor",
+            "Stub",
+            "TensorSpec",
+            "DType",
+            "Finding",
+        ),
+        "",
+    ),
+    (
+        "The store",
+        ("Store", "Keep", "Every", "Candidate", "Job", "Resumed", "Checkpoint", "Removal", "Collected", "Exported", "Copied", "Stats"),
+        "",
+    ),
     ("What does not fit", ("Report", "Problem", "Cast"), "Carried by `MismatchError` and `TensorkeepWarning` as `report`."),
     (
         "Errors and warnings",
@@ -25,12 +48,21 @@ GROUPS = (
             "UnsupportedError",
             "RestoreInterrupted",
             "MissingExtraError",
+            "NoCheckpoint",
+            "CheckpointGone",
+            "StepExists",
+            "TagExists",
+            "SaveError",
+            "StoreBusy",
+            "ClaimLost",
             "TensorkeepWarning",
         ),
         "When each is raised, and with which exit code the command line ends: [Errors and exit codes](errors.md).",
     ),
     ("Limits", ("Limits",), "The numbers and their reasons: [Limits](limits.md)."),
 )
+
+WHOLE = (tk.Store,)  # classes whose methods are verbs themselves
 
 
 def public() -> list[str]:
@@ -40,13 +72,15 @@ def public() -> list[str]:
 def signature(thing: Any) -> str:
     """The call, one argument a line where it is long; types as they stand in the source."""
     name = thing.__name__
-    if isinstance(thing, type) and (issubclass(thing, BaseException) or not dataclasses.is_dataclass(thing)):
+    if isinstance(thing, type) and (issubclass(thing, BaseException) or not (dataclasses.is_dataclass(thing) or thing in WHOLE)):
         return f"class {name}"
     prefix = "class " if isinstance(thing, type) else ""
     found = inspect.signature(thing)
     parts = []
     keyword_only = False
     for parameter in found.parameters.values():
+        if parameter.name == "self":
+            continue
         if parameter.kind is parameter.KEYWORD_ONLY and not keyword_only:
             keyword_only = True
             parts.append("*")
@@ -116,6 +150,15 @@ def methods(cls: type) -> list[str]:
     return ["**Methods**", "", *lines, ""] if lines else []
 
 
+def whole(cls: type) -> list[str]:
+    """Every public method of a class, its bases' too, with all that is said of it."""
+    lines = []
+    for name, value in inspect.getmembers(cls, inspect.isfunction):
+        if not name.startswith("_"):
+            lines += [f"#### `{cls.__name__}.{name}`", "", "```text", signature(value), "```", "", *docstring(value), ""]
+    return lines
+
+
 def page() -> str:
     """The whole page."""
     lines = [
@@ -131,7 +174,7 @@ def page() -> str:
             thing = getattr(tk, name)
             lines += [f"### `{name}`", "", "```text", signature(thing), "```", "", *docstring(thing), ""]
             if isinstance(thing, type):
-                lines += methods(thing)
+                lines += whole(thing) if thing in WHOLE else methods(thing)
     listed = {name for _, names, _ in GROUPS for name in names}
     assert listed == set(public()), f"not in a group: {set(public()) ^ listed}"
     lines += ["## `__version__`", "", "The version of this package, a text.", ""]

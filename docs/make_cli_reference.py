@@ -25,7 +25,7 @@ With `--json` every command prints one JSON document, with `"schema": 1`; an err
 | 0 | ok |
 | 1 | failed: a file that is missing or cannot be read |
 | 2 | the command was used wrongly |
-| 3 | a finding: damage, or nothing to check against |
+| 3 | a finding: damage, danger, what could not be read to its end, nothing to check against, or a difference (`diff --exit-code`) |
 | 130 | interrupted |
 """
 

@@ -1,11 +1,21 @@
 """What all tests share."""
 
+import importlib.util
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))
+# Keras takes one backend for the whole process, and TensorFlow unless told otherwise.
+os.environ.setdefault("KERAS_BACKEND", "torch" if importlib.util.find_spec("torch") else "jax")
+
+# Machines that run tests are shared: how long an example takes says nothing.
+settings.register_profile("tensorkeep", deadline=None, suppress_health_check=list(HealthCheck))
+settings.load_profile("tensorkeep")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -17,3 +27,21 @@ def pytest_configure(config: pytest.Config) -> None:
         from tensorkeep.backends import capabilities
 
         capabilities.in_use = capabilities.NONE
+
+
+@pytest.fixture(scope="session")
+def moto_url() -> Iterator[str]:
+    """A real S3 server, one for all tests of a process."""
+    import servers
+
+    with servers.moto() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def localbucket_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Another, written by others."""
+    import servers
+
+    with servers.localbucket(tmp_path_factory.mktemp("localbucket")) as url:
+        yield url

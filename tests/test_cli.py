@@ -170,7 +170,8 @@ def test_verify_tells_unreadable_files_as_json(model: Path, tmp_path: Path) -> N
     done = tensorkeep("verify", "--json", tmp_path / "nothing", model, tmp_path / "text")
     entries = json.loads(done.stdout)["files"]
     assert [(entry["intact"], "error" in entry) for entry in entries] == [(False, True), (True, False), (False, True)]
-    assert all(set(entry) - {"error"} == {"file", "intact", "unverified", "damaged", "root", "nbytes"} for entry in entries)
+    fields = {"file", "intact", "unverified", "damaged", "root", "nbytes", "checksum", "checkpoints"}
+    assert all(set(entry) - {"error"} == fields for entry in entries)
     error = json.loads(done.stderr)["error"]
     assert error["kind"] == "FileNotFoundError"
     assert error["hint"].startswith("1 more")
@@ -191,8 +192,20 @@ def test_version_tells_what_is_installed() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_speaks_json(command: str, model: Path) -> None:
     """One document with its schema number, and nothing else."""
-    arguments = {"show": [model], "verify": [model], "demo": ["--folder", model.parent / "demo"]}.get(command, [])
-    done = tensorkeep(command, "--json", *arguments)
+    arguments = {"show": [model], "scan": [model], "verify": [model], "demo": ["--folder", model.parent / "demo"]}
+    arguments["convert"] = [model, model.parent / "out.npz"]
+    arguments |= {"fingerprint": [model], "diff": [model, model]}
+    store = model.parent / "run"
+    with tk.Store(store) as run:
+        run.save({"w": np.ones(3)}, step=1, metrics={"loss": 1.0})
+    arguments |= {"log": [store], "gc": [store], "tag": [f"{store}@latest", "good"], "delete": [store, "step-1"]}
+    arguments |= {"prune": [store, "--last", "1"], "rollback": [f"{store}@step-1"]}
+    arguments |= {
+        "stats": [store],
+        "export": [f"{store}@latest", model.parent / "latest.safetensors"],
+        "copy": [store, model.parent / "backup"],
+    }
+    done = tensorkeep(command, "--json", *arguments.get(command, []))
     document = json.loads(done.stdout)
     assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1)
     assert (document["schema"], document["command"]) == (1, command)
@@ -243,7 +256,7 @@ def test_a_wrong_command_is_answered_with_the_one_that_was_meant() -> None:
     """Did you mean."""
     assert "Did you mean verify?" in tensorkeep("verfy").stderr
     assert "Did you mean show?" in tensorkeep("shwo").stderr
-    assert "There are demo, show, verify, version." in tensorkeep("xyzzy").stderr
+    assert "There are convert, copy, delete, " in tensorkeep("xyzzy").stderr
 
 
 @pytest.fixture
@@ -387,17 +400,19 @@ def test_the_bar_appears_after_half_a_second_and_goes_away() -> None:
 
 
 def test_the_demo_keeps_its_promises(tmp_path: Path) -> None:
-    """Every step is told with its time, in less than half a minute, and the file that is left is intact and complete."""
+    """Every step is told with its time, and the store and the file that are left are intact and complete."""
     done = tensorkeep("demo", "--json", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     document = json.loads(done.stdout)
     assert len(document["steps"]) == 6
-    assert sum(step["seconds"] for step in document["steps"]) < 30
-    assert [path.name for path in (tmp_path / "tensorkeep-demo").iterdir()] == ["digits.safetensors"]
+    assert all(step["seconds"] > 0 for step in document["steps"])
+    assert {path.name for path in (tmp_path / "tensorkeep-demo").iterdir()} == {"digits.safetensors", "run"}
     assert tk.verify(tmp_path / document["file"]).intact
-    assert tk.load(tmp_path / document["file"])["epoch"] == 12
+    assert tk.load(tmp_path / document["file"])["epoch"] == 20
+    store = tk.Store(tmp_path / document["store"])
+    assert store.steps()[-3:] == [18, 19, 20] and store.load()["epoch"] == 20 and store.gc(dry_run=True).nbytes == 0
     told = " ".join(step["result"] for step in document["steps"])
-    assert "SIGKILL" in told
+    assert "SIGKILL" in told and "same, to the last bit" in told
     assert "another shape" in told
 
 
@@ -410,7 +425,7 @@ def test_the_demo_on_a_terminal(tmp_path: Path, columns: int) -> None:
         assert "[#" not in line or re.search(r"^   training \[[# ]{20}\] epoch \d+, loss \d\.\d{4} *$", line)
     assert "6. Load it into a network of another shape" in seen
     last = seen.rstrip().splitlines()[-3:]
-    assert last[0] == "  tensorkeep show tensorkeep-demo/digits.safetensors"
+    assert last[:2] == ["  tensorkeep log tensorkeep-demo/run", "  tensorkeep show tensorkeep-demo/digits.safetensors"]
     code = last[2].strip().removeprefix('python -c "').removesuffix('"')
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

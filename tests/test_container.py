@@ -1,10 +1,8 @@
 """The container: what safetensors allows is read, all else is refused, each with its own sentence."""
 
-import gzip
 import io
 import json
 import math
-import pickle
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -79,43 +77,6 @@ def test_a_bad_header_is_refused_with_its_own_sentence(tmp_path: Path, what: str
             act(tmp_path / "bad.safetensors")
         assert "bad.safetensors" in str(caught.value)
         assert isinstance(caught.value, ValueError)
-
-
-def _written(write: Callable[[io.BytesIO], object]) -> bytes:
-    buffer = io.BytesIO()
-    write(buffer)
-    return buffer.getvalue()
-
-
-FOREIGN: dict[str, tuple[bytes, str]] = {
-    "np.savez": (_written(lambda file: np.savez(file, a=np.ones(3))), "zip archive"),
-    "np.save": (_written(lambda file: np.save(file, np.ones(3))), "np.save"),
-    **{f"pickle {protocol}": (pickle.dumps({"a": [1]}, protocol), "pickle") for protocol in range(2, 6)},
-    "a tiny pickle": (pickle.dumps(None), "pickle"),
-    "a large pickle": (pickle.dumps({"a": bytes(1 << 20)}), "pickle"),
-    "torch.save before 1.6": (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "torch.save"),
-    "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5"),
-    "GGUF": (b"GGUF" + struct.pack("<IQQ", 3, 0, 0), "GGUF"),
-    "TensorFlow Lite": (b"\x1c\0\0\0TFL3" + bytes(20), "Lite"),
-    "ONNX": (b"\x08\x0a\x12\x07pytorch" + bytes(20), "ONNX"),
-    "gzip": (gzip.compress(safetensors(GOOD, DATA)), "gunzip"),
-    "Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "git lfs pull"),
-    "a page of the web": (b"<!DOCTYPE html><html></html>", "page"),
-}
-
-
-@pytest.mark.parametrize("what", FOREIGN)
-def test_a_file_of_another_format_is_told_by_its_name(tmp_path: Path, what: str) -> None:
-    """The error says what the file looks like, that no others are read, and what to do; from bytes too."""
-    data, sentence = FOREIGN[what]
-    (tmp_path / "old").write_bytes(data)
-    for act in (tk.load, tk.open, tk.verify, tk.show):
-        with pytest.raises(tk.FormatError, match=sentence) as caught:
-            act(tmp_path / "old")
-        assert "this release reads no others" in caught.value.problem
-        assert caught.value.hint
-    with pytest.raises(tk.FormatError, match=sentence):
-        tk.loads(data)
 
 
 @pytest.mark.parametrize("low", [b"\x80\x02", b"\x80\x04\x95", b"\x1f\x8b", b"\x08\x0a\x12"])

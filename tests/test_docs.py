@@ -23,7 +23,21 @@ PAGES: Final = {str(page.relative_to(ROOT)): page for page in [*sorted(ROOT.glob
 BLOCK: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK: Final = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 PUBLIC: Final = sorted({*tk.__all__, "open"} - {"__version__"})
-HAS_TORCH: Final = importlib.util.find_spec("torch") is not None
+FRAMEWORKS: Final = {
+    "torch": "PyTorch",
+    "jax": "JAX",
+    "keras": "Keras",
+    "flax": "Flax",
+    "optax": "Optax",
+    "equinox": "Equinox",
+    "sklearn": "scikit-learn",
+    "transformers": "Transformers",
+    "peft": "PEFT",
+    "torchao": "torchao",
+    "torchdata": "torchdata",
+    "obstore": "obstore",
+}
+ABSENT: Final = {package: name for package, name in FRAMEWORKS.items() if importlib.util.find_spec(package) is None}
 
 
 def blocks(page: Path, kind: str) -> list[tuple[int, str]]:
@@ -61,8 +75,10 @@ def test_every_python_block_runs(page: str, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for line, source in blocks(PAGES[page], "python"):
-        if "import torch" in source and not HAS_TORCH:
-            pytest.skip(f"{page} from line {line} on needs PyTorch")
+        places = ["obstore"] if "memory://" in source else []
+        for package in [*places, *re.findall(r"^(?:import|from) (\w+)", source, re.MULTILINE)]:
+            if package in ABSENT:
+                pytest.skip(f"{page} from line {line} on needs {ABSENT[package]}")
         run_block(source, page, line, namespace)
 
 
@@ -227,7 +243,7 @@ def test_the_readme_names_the_two_commands_that_ci_runs() -> None:
 def test_ci_runs_the_oldest_packages_that_pyproject_allows() -> None:
     """tests/oldest.txt pins just the minima of what the core and the tests need, and .ci/run installs it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    needed = dict(line.split(">=") for line in [*project["dependencies"], *project["optional-dependencies"]["test"]])
+    needed = dict(line.partition(";")[0].split(">=") for line in [*project["dependencies"], *project["optional-dependencies"]["test"]])
     lines = (ROOT / "tests" / "oldest.txt").read_text(encoding="utf-8").splitlines()
     pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
     assert {name: re.sub(r"(\.0)+$", "", version) for name, version in pinned.items()} == needed

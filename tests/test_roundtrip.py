@@ -4,26 +4,26 @@ import argparse
 import collections
 import dataclasses
 import functools
+import io
 import random
 import types
 import warnings
 from collections import OrderedDict, defaultdict, namedtuple
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 
 import tensorkeep as tk
 from same import assert_same_bits
 from strategies import states
 
-settings.register_profile("tensorkeep", deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
-settings.load_profile("tensorkeep")
 
-
+@settings(max_examples=150)
 @given(states())
 @example({"keys are not only strings": {0: (), None: np.float32(-0.0)}})
 @example({"": np.zeros(2), "__metadata__": np.zeros(3), "\ud800": np.ones(1), "a.b": np.ones(2), "a": {"b": np.ones(3)}})
@@ -146,6 +146,31 @@ def test_generators_go_on_where_they_stood(bits: type) -> None:
         assert (state["numpy"].standard_normal(5).tolist(), state["python"].random()) == wanted
 
 
+@pytest.mark.parametrize("entropy", [7, 2**100, [1, 2, 2**40]])
+def test_generators_spawn_the_same_children(entropy: Any) -> None:
+    """What seeded a generator, and how many it has spawned, comes back too."""
+    generator = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(3,)))
+    generator.spawn(2)
+    data = tk.dumps({"rng": generator})
+    fresh, filled = tk.loads(data)["rng"], tk.loads(data, into={"rng": np.random.default_rng()})["rng"]
+    wanted = [child.random() for child in generator.spawn(3)]
+    assert [child.random() for child in fresh.spawn(3)] == wanted
+    if np.lib.NumpyVersion(np.__version__) >= "2.0.0":  # one that is there got no other seed before
+        assert [child.random() for child in filled.spawn(3)] == wanted
+
+
+@pytest.mark.parametrize(
+    "harm", [{"pool_size": 2**40}, {"n_children_spawned": -1}, {"entropy": "x"}, {"spawn_key": [1.5]}, {"entropy": -1}]
+)
+def test_a_seed_that_is_none_is_refused(harm: dict[str, Any]) -> None:
+    """Before NumPy makes room for it."""
+    with tk.open(io.BytesIO(tk.dumps(np.random.default_rng(1)))) as contents:
+        contents.tree.state["seed_seq"].update(harm)
+        data = tk.dumps(contents.tree)
+    with pytest.raises(tk.FormatError, match="PCG64"):
+        tk.loads(data)
+
+
 @pytest.mark.parametrize("name", ["float6_e2m3fn", "float6_e3m2fn", "float4_e2m1fn", "float8_e4m3fn", "float8_e8m0fnu", "bfloat16", "int4"])
 @pytest.mark.parametrize("count", [0, 1, 5, 8, 70_001])
 def test_narrow_types_of_every_size(name: str, count: int) -> None:
@@ -222,9 +247,12 @@ def test_too_deep_a_state_is_refused_before_it_is_written() -> None:
 
 
 def test_metadata_stand_where_other_tools_look() -> None:
-    """Texts stand in __metadata__ itself, all else in the document; both come back; two keys are taken."""
+    """Texts stand in __metadata__ itself, all else in the document, however long; both come back; two keys are taken."""
+    long = {"scores": [0.5] * 5000, "text": ["x" * 70_000], "bytes": b"y" * 70_000}
+    with tk.open(BytesIO(tk.dumps(1, metadata=long))) as contents:
+        assert contents.metadata == long and not contents.tensors
     data = tk.dumps({"w": np.ones(1)}, metadata={"note": "hi", "epoch": 3, "nested": {"a": (1, None)}, "format": "np"})
-    with tk.open(__import__("io").BytesIO(data)) as contents:
+    with tk.open(BytesIO(data)) as contents:
         assert contents.metadata == {"note": "hi", "epoch": 3, "nested": {"a": (1, None)}}
     assert b'"note":"hi"' in data
     assert b'"format":"np"' in data

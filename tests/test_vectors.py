@@ -1,6 +1,7 @@
 """Files by every release: what any of them wrote, every later one reads, bit for bit. A vector is never made anew."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from told import ties, told
 
 VECTORS = Path(__file__).parent / "vectors"
 NAMES = ["modelfile-v1-by-0.1.0", "modelfile-v1-by-0.1.0-torch"]  # only ever added to
+ELSEWHERE = ["fingerprint-v1", "codecs-v1"]  # test_fingerprint.py, test_codec_format.py
 
 
 @pytest.fixture(params=NAMES)
@@ -29,7 +31,7 @@ def expected(vector: Path) -> Any:
 
 def test_each_vector_is_listed() -> None:
     """A folder that no test reads proves nothing."""
-    assert sorted(folder.name for folder in VECTORS.iterdir()) == sorted(NAMES)
+    assert sorted(folder.name for folder in VECTORS.iterdir()) == sorted([*NAMES, *ELSEWHERE, *STORES])
     for name in NAMES:
         assert {file.name for file in (VECTORS / name).iterdir()} - {"__pycache__"} == {"model.safetensors", "expect.json", "make.py"}
 
@@ -78,3 +80,30 @@ def test_the_frame_by_its_description(vector: Path, expected: Any) -> None:
     assert sorted(zip(powers, entries, strict=True), key=lambda pair: (-pair[0], pair[1][0].encode())) == list(
         zip(powers, entries, strict=True)
     )
+
+
+STORES = ["store-v1-by-0.1.0"]  # only ever added to
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_stores_of_every_release_open(name: str, tmp_path: Path) -> None:
+    """Each checkpoint and tag of a store of an earlier release loads bit for bit, and the store goes on."""
+    expected = json.loads((VECTORS / name / "expect.json").read_text())
+    copy = tmp_path / "store"
+    shutil.copytree(VECTORS / name / "store", copy)
+    store = tk.Store(copy)
+    assert [f"step-{step}" for step in store.steps()] == [ref for ref in expected if ref.startswith("step-")]
+    assert list(store.tags()) == [ref for ref in expected if not ref.startswith("step-")]
+    for ref, wanted in expected.items():
+        assert tk.verify(f"{copy}@{ref}").intact
+        with tk.open(f"{copy}@{ref}") as checkpoint:
+            found = {
+                path: {"dtype": str(tensor.dtype), "shape": list(tensor.shape), "blake3": blake3(tensor.tobytes()).hexdigest()}
+                for path, tensor in checkpoint.tensors.items()
+            }
+            assert found == wanted["tensors"]
+            assert (checkpoint.metadata["step"], checkpoint.metadata["weights_only"]) == (wanted["step"], wanted["weights_only"])
+    state = store.load("latest", framework="numpy")
+    job = store.save({"weights": state["weights"], "frozen": state["frozen"], "new": 1}, step=400, wait=True)
+    assert job.new_bytes < 5000, "what an earlier release wrote is known"
+    assert store.load()["frozen"][-1] == 19_999

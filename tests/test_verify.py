@@ -116,6 +116,9 @@ def test_the_crafted_file_is_the_one_we_write() -> None:
         ({"digests": "AAAA"}, "digests"),
         ({"digests": "!"}, "base64"),
         ({"digests": None}, "laid out"),
+        ({"versions": {"torch": 2}}, "laid out"),
+        ({"versions": {"torch": "2" * 10_000}}, "laid out"),
+        ({"versions": {f"package-{number}": "2" for number in range(1000)}}, "laid out"),
     ],
 )
 def test_a_broken_document_is_refused(changes: dict[str, object], sentence: str) -> None:

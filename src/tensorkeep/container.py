@@ -13,8 +13,7 @@ import msgspec
 
 from tensorkeep import strictjson
 from tensorkeep.dtypes import STORABLE
-from tensorkeep.errors import FormatError
-from tensorkeep.foreign import look_alike
+from tensorkeep.errors import FormatError, sized
 from tensorkeep.limits import Limits
 from tensorkeep.tensors import TensorSpec
 
@@ -66,9 +65,6 @@ def header_length(prefix: bytes, file_nbytes: int, *, file: str, limits: Limits)
         FormatError: the file is too short or of another format, or the header longer than the file or the limit.
     """
     length = int.from_bytes(prefix[:LENGTH_BYTES], "little")
-    possible = len(prefix) >= LENGTH_BYTES and length <= min(limits.header_bytes, file_nbytes - LENGTH_BYTES)
-    if not possible and (error := look_alike(prefix[:LENGTH_BYTES], file)) is not None:
-        raise error
     if len(prefix) < LENGTH_BYTES:
         raise FormatError(file, f"no safetensors file: it has {file_nbytes:,} bytes, and the header's length alone takes {LENGTH_BYTES}")
     if length < SHORTEST_HEADER_BYTES:
@@ -137,14 +133,26 @@ def parse_header(text: "bytes | bytearray", file_nbytes: int, *, file: str, limi
 
 
 def _spec(entry: Entry, path: str, file: str, limits: Limits) -> TensorSpec:
-    """The dtype and shape of one tensor, checked."""
-    dtype = STORABLE.get(entry.dtype)
-    if dtype is None:
-        raise FormatError(file, f"{path!r:.200} has the dtype {entry.dtype!r:.40}, which safetensors does not have")
     try:
         shape = msgspec.json.decode(entry.shape, type=tuple[int, ...])
     except msgspec.MsgspecError as error:
         raise FormatError(file, f"its header is not laid out as safetensors': the shape of {path!r:.200}: {error}") from None
+    return stored_spec(entry.dtype, shape, path, file, limits)
+
+
+def stored_spec(name: str, shape: tuple[int, ...], path: str, file: str, limits: Limits) -> TensorSpec:
+    """The dtype and shape of one tensor as it is stored, checked.
+
+    Args:
+        name: of the dtype, as safetensors calls it.
+        path, file: for messages.
+
+    Raises:
+        FormatError: there is no such dtype, or no such array.
+    """
+    dtype = STORABLE.get(name)
+    if dtype is None:
+        raise FormatError(file, f"{path!r:.200} has the dtype {name!r:.40}, which safetensors does not have")
     if shape and (min(shape) < 0 or len(shape) > limits.rank):
         raise FormatError(file, f"{path!r:.200} has the shape {list(shape)!r:.200}: lengths from 0, at most {limits.rank} of them")
     if 0 in shape and math.prod(length for length in shape if length) * dtype.bits // 8 > _MAX_ARRAY_BYTES:
@@ -220,7 +228,7 @@ def _check_tiling(spans: dict[str, Span], data_nbytes: int, file: str) -> None:
     if end > data_nbytes:
         raise FormatError(
             file,
-            f"cut short: the tensors take {end:,} bytes, {data_nbytes:,} are there ({100 * data_nbytes // end} %)",
+            f"cut short: {sized(data_nbytes, end)} of its tensors are there ({data_nbytes:,} of {end:,} bytes)",
             hint="If it was downloaded or copied, fetch it again.",
         )
 

@@ -10,14 +10,18 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Literal, Protocol, Self
 
+from tensorkeep.errors import escaped
 from tensorkeep.progress import Progress
 from tensorkeep.tensors import Array, LazyTensor
 from tensorkeep.tree import Tree, walk
 
+_SHOWN: Final = 3  # paths of a file in a message
 _COMPARED: Final = 2000  # paths that are looked through for one that is close
 
-Placed = tuple["memoryview | Array", int]
-"""Where the bytes of a tensor are in memory: a buffer, which begins on a multiple of 16, and the offset of the first one."""
+Placed = tuple["memoryview | bytearray | Array", int]
+"""Where the bytes of a tensor are in memory: a buffer, which begins on a multiple of 16, and the offset of the first one.
+
+A buffer that is an array is `fresh`: these bytes of it are this tensor's alone. Any other may be a file that somebody changes."""
 
 Placement = Callable[[LazyTensor], Placed]
 """Tells of each tensor that was placed where it is."""
@@ -28,6 +32,7 @@ class Tensors(dict[str, LazyTensor]):
 
     def __init__(self) -> None:
         super().__init__()
+        self.file = ""  # for messages, from the contents they are in
         self.tree: Tree = None  # set once it is known. It holds the same tensors and never this dict: so there is no cycle
         self._tied: dict[str, LazyTensor] | None = None
 
@@ -36,8 +41,36 @@ class Tensors(dict[str, LazyTensor]):
             self._tied = {other: leaf for other, leaf in walk(self.tree) if isinstance(leaf, LazyTensor) and other not in self}
         if path in self._tied:
             return self._tied[path]
-        close = difflib.get_close_matches(path, [*self, *self._tied][:_COMPARED], n=1) if isinstance(path, str) else []
-        raise KeyError(f"no tensor {path!r:.200}" + (f"; did you mean {close[0]!r}?" if close else ""))
+        raise KeyError(f"{escaped(self.file)} has no tensor {path!r:.200}; {self.instead_of(path)}")
+
+    def instead_of(self, path: object) -> str:
+        """What there is where no tensor is: the end of a sentence."""
+        kinds = [type(leaf).__name__ for other, leaf in walk(self.tree) if other == path]
+        if kinds:
+            return f"what has this path is a {kinds[0]}"
+        paths = [*self, *(self._tied or ())]
+        if not paths:
+            return "it has none"
+        inside = [other for other in paths if other.startswith(f"{path}.")]
+        if inside:
+            return f"inside of that are {len(inside):,}, such as {inside[0]!r:.200}"
+        close = difflib.get_close_matches(path, paths[:_COMPARED], n=1) if isinstance(path, str) else []
+        if close:
+            return f"did you mean {close[0]!r:.200}?"
+        return f"it has {len(paths):,}, such as {', '.join(f'{other!r:.80}' for other in paths[:_SHOWN])}"
+
+
+@dataclass(frozen=True, slots=True)
+class Passing:
+    """Checksums of others that are compared while their bytes are read for something else.
+
+    Attributes:
+        rest_nbytes: what they cover beside that: headers, the tensors that nobody asked for. `finish` reads it, so about so much.
+        finish: reads the rest, once all else was read, and compares. Raises CorruptError where they differ.
+    """
+
+    rest_nbytes: int = 0
+    finish: Callable[[Progress | None], None] = lambda progress: None
 
 
 class Storage(Protocol):
@@ -49,6 +82,11 @@ class Storage(Protocol):
         Raises:
             CorruptError: they differ.
             FormatError: a BOOL byte is neither 0 nor 1.
+        """
+
+    def in_passing(self, tensors: Collection[LazyTensor]) -> Passing:
+        """From now on, add up what is read of these tensors, for checksums of more than a piece. Digests of our own need none of that:
+        they are compared wherever bytes are read.
         """
 
     def place(self, tensors: Sequence[LazyTensor], progress: Progress | None) -> Placement:
@@ -75,11 +113,15 @@ class Finding:
         severity: dangerous, unknown or harmless.
         place: where in the file.
         what: what it would have done.
+        rule: the kind of trap, such as `pickle-called` or `template`; "" where a reader met it by the way.
+        file: the file it is in, as it was named or found in a folder; "" where that is plain.
     """
 
     severity: Literal["dangerous", "unknown", "harmless"]
     place: str
     what: str
+    rule: str = ""
+    file: str = ""
 
 
 @dataclass(slots=True)
@@ -92,6 +134,7 @@ class Contents:
         tree: the whole, with a `LazyTensor` where a tensor is.
         tensors: by path, in file order; a tied one is listed once, and found by its other paths too.
         metadata: what the file says about itself, and the user's own.
+        of_file: the keys of it that tell how the file is written, and nothing of the model: `diff` and `convert` pass over them.
         nbytes: size of the file in bytes.
         digests: whether every byte can be checked.
         findings: what would be dangerous when loaded the usual way.
@@ -99,6 +142,8 @@ class Contents:
         version: of the format, or "".
         writer: who wrote it, if the file says so.
         root: the digest of the whole, in hex, or "".
+        checksum: the kind of checksum that a foreign file has over its bytes, such as `CRC-32`, or "".
+        versions: of the frameworks whose objects are in it, by package, where a model file or a checkpoint says so.
 
     Example:
         >>> import numpy as np
@@ -122,6 +167,17 @@ class Contents:
     version: str = ""
     writer: str = ""
     root: str = ""
+    checksum: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict, repr=False)
+    of_file: Collection[str] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.tensors, Tensors):
+            self.tensors.file = self.file
+
+    def told_of_model(self) -> dict[str, Any]:
+        """The metadata without what tells how the file is written."""
+        return {key: value for key, value in self.metadata.items() if key not in self.of_file}
 
     def __repr__(self) -> str:
         return f"<{self.format} {self.file!r}: {len(self.tensors):,} tensors, {self.nbytes:,} bytes>"

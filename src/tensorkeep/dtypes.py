@@ -14,6 +14,8 @@ import ml_dtypes
 import msgspec
 import numpy as np
 
+from tensorkeep.quantized.blocks import BLOCKS
+
 if sys.byteorder == "big":
     raise ImportError("tensorkeep keeps tensors in little-endian order as they lie in memory; this machine is big-endian and not supported")
 
@@ -25,11 +27,12 @@ class DType(msgspec.Struct, frozen=True):
 
     Args:
         name: what it prints as: safetensors' name, else `C128` and the like, else the format's own or NumPy's.
-        bits: bits of one element as stored.
+        bits: bits of one element as stored; of one block, where elements are quantized together.
         numpy: one element in memory, little-endian; None where NumPy has nothing for it.
         stored: the safetensors dtype that its bytes stand under.
         tail: length of the extra last axis of the stored shape, or None if stored shape and shape are the same.
         memory: the NumPy type of the array that was saved, where its byte order is another than `numpy`'s.
+        block: elements that are quantized together, along the last axis; 1 where each stands for itself.
         known: whether `stored` alone says it all, so that the structure need not name the dtype.
     """
 
@@ -39,6 +42,7 @@ class DType(msgspec.Struct, frozen=True):
     stored: str = ""
     tail: int | None = None
     memory: "np.dtype[Any] | None" = None
+    block: int = 1
 
     @property
     def known(self) -> bool:
@@ -48,15 +52,27 @@ class DType(msgspec.Struct, frozen=True):
         return self.name
 
     def nbytes(self, count: int) -> int:
-        """Bytes that `count` elements take; 4-bit elements fill whole bytes or this is no whole number (see `fits`)."""
-        return count * self.bits // 8
+        """Bytes that `count` elements take; 4-bit elements and blocks fill whole bytes or this is no whole number (see `fits`)."""
+        return count * self.bits // (8 * self.block)
 
     def fits(self, count: int) -> bool:
-        """Whether `count` elements end on a whole byte."""
-        return count * self.bits % 8 == 0
+        """Whether `count` elements end on a whole byte, and on a whole block."""
+        return count * self.bits % (8 * self.block) == 0
 
     def stored_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the stored bytes: blocks make a last axis of their bytes."""
+        if self.block > 1:
+            return (*shape[:-1], self.nbytes(shape[-1]))
         return shape if self.tail is None else (*shape, self.tail)
+
+    def logical_shape(self, stored: tuple[int, ...]) -> tuple[int, ...] | None:
+        """The shape whose `stored_shape` this is, or None."""
+        if self.block > 1:
+            whole = bool(stored) and 8 * stored[-1] % self.bits == 0
+            return (*stored[:-1], 8 * stored[-1] // self.bits * self.block) if whole else None
+        if self.tail is None:
+            return stored
+        return stored[:-1] if stored and stored[-1] == self.tail else None
 
 
 def _numpy(name: str) -> "np.dtype[Any] | None":
@@ -116,6 +132,9 @@ C32: Final = DType("C32", 32, np.dtype([("re", "<f2"), ("im", "<f2")]), "U8", ta
 PACKED_F6: Final = {name: DType(name, 6, None, name) for name in ("F6_E2M3", "F6_E3M2")}
 """As other writers' files may have them: their bytes can be had, their values not."""
 
+BLOCKED: Final = {name: DType(name, 8 * nbytes, None, "U8", block=count) for name, (count, nbytes) in BLOCKS.items()}
+"""Quantized in blocks: NumPy has nothing for them but their bytes."""
+
 STANDARD: Final = {name: DType(name, bits, _numpy(numpy), name) for name, bits, numpy in _STANDARD} | {"F4": F4}
 STORABLE: Final = STANDARD | PACKED_F6
 """By name, every dtype that the header of a safetensors file may hold."""
@@ -127,11 +146,14 @@ _LOGICAL: Final = {name: DType(name, 8, _numpy(numpy), "U8") for name, numpy in 
     "C128": C128,
     "C32": C32,
     "BC32": DType("BC32", 32, _numpy("bcomplex32"), "U8", tail=4),
+    **BLOCKED,
 }
 
 _OF_NUMPY: Final = {
     dtype.numpy: dtype for dtype in (*_LOGICAL.values(), *STANDARD.values()) if dtype.numpy is not None and dtype is not C32
 }
+
+_BY_NAME: Final = {str(dtype.numpy): dtype for dtype in (*_OF_NUMPY.values(), F4_BYTE_EACH)}
 
 _TEXT: Final = re.compile(r"([<>|])(?:([US V])(\d{1,9})|([Mm])8(?:\[(\d{1,9})?(Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?|([iufcb])(\d{1,2}))")
 _MAX_ITEM: Final = 2**31 - 1  # bytes: NumPy's own bound
@@ -165,6 +187,11 @@ def of_numpy(dtype: "np.dtype[Any]") -> DType | None:
 
 def _with_memory(dtype: DType, memory: "np.dtype[Any]") -> DType:
     return DType(dtype.name, dtype.bits, dtype.numpy, dtype.stored, dtype.tail, memory)
+
+
+def named(name: str) -> DType | None:
+    """A number's DType by NumPy's or ml_dtypes' name, such as `bfloat16`, each element in bytes of its own; None for a name of neither."""
+    return _BY_NAME.get(name)
 
 
 def describe(dtype: DType) -> object:
@@ -261,6 +288,11 @@ def castable(source: DType, target: DType) -> bool:
         return False
     rank = [{"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}[kind] for kind in kinds]
     return rank[0] <= rank[1]
+
+
+def is_float(dtype: DType) -> bool:
+    """Whether its elements are real numbers of floating point, each for itself."""
+    return _kind(dtype) == "f"
 
 
 def _kind(dtype: DType) -> str:

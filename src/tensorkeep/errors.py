@@ -6,7 +6,14 @@
     ├── MismatchError        (ValueError)   file and target disagree; nothing was changed
     ├── UnsupportedError     (TypeError)    a value that cannot be kept; nothing was written
     ├── RestoreInterrupted   (OSError)      the file failed or changed during the last copy; names what was written
-    └── MissingExtraError    (ImportError)  an optional package is not installed
+    ├── MissingExtraError    (ImportError)  an optional package is not installed
+    ├── NoCheckpoint         (FileNotFoundError, LookupError)  a store has nothing of that name
+    ├── CheckpointGone       (FileNotFoundError)  a checkpoint was deleted or replaced while it was in use
+    ├── StepExists           (FileExistsError)    the step was saved before; nothing was changed
+    ├── TagExists            (FileExistsError)    the tag is on another checkpoint; nothing was changed
+    ├── ClaimLost            (OSError)      a save that stood still for a day was given up; nothing was committed
+    ├── SaveError            (OSError)      a save in the background failed; nothing was committed
+    └── StoreBusy            (RuntimeError) another save is under way, and this one was not to wait
 
     TensorkeepWarning        (UserWarning)  worth knowing, and nothing is wrong
 
@@ -14,6 +21,9 @@ Missing files, full disks and lost permissions stay what Python calls them: `Fil
 Facts are attributes; the class makes the sentence, so every room says it alike.
 """
 
+import codecs
+import errno
+import time as clock
 from collections.abc import Sequence
 from typing import Final
 
@@ -23,6 +33,8 @@ EXIT_USAGE: Final = 2
 EXIT_FINDING: Final = 3
 
 
+CUT_SHORT: Final = "It may have been cut short on its way."
+"""The hint of a refusal for want of bytes."""
 _LONGEST: Final = 300  # characters of a name in a message
 
 
@@ -31,13 +43,34 @@ def escaped(text: object) -> str:
     line = str(text)
     if line.isprintable():
         return line
-    return "".join(char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode("ascii") for char in line)
+    return "".join(char if char.isprintable() else codecs.unicode_escape_encode(char, "surrogatepass")[0].decode("ascii") for char in line)
 
 
 def shown(name: str) -> str:
     """A name of a file for a message: escaped, and without its middle where it is long."""
     cut = name if len(name) <= _LONGEST else f"{name[: _LONGEST // 2]}...{name[3 - _LONGEST // 2 :]}"
     return escaped(cut)
+
+
+def sized(nbytes: int, of: int | None = None) -> str:
+    """Bytes in a unit that suits them: `4.3 GB`; with `of`, `1.2 of 4.3 GB`."""
+    whole = nbytes if of is None else of
+    power = min(4, max(0, (len(str(whole)) - 1) // 3))
+    unit = ("bytes", "kB", "MB", "GB", "TB")[power]
+    amounts = [f"{amount / 1000**power:.1f}" if power else f"{amount:,}" for amount in ([nbytes] if of is None else [nbytes, of])]
+    return f"{' of '.join(amounts)} {unit}"
+
+
+def _when(seconds: float) -> str:
+    """A moment for people: `2026-11-26 08:40:00 UTC`."""
+    try:
+        return clock.strftime("%Y-%m-%d %H:%M:%S UTC", clock.gmtime(seconds))
+    except (OverflowError, OSError, ValueError):
+        return "a time that no calendar has"
+
+
+def _short(digest: str) -> str:
+    return digest if len(digest) <= 16 else f"{digest[:8]}...{digest[-4:]}"
 
 
 class TensorkeepError(Exception):
@@ -67,8 +100,10 @@ class CorruptError(TensorkeepError, ValueError):
         file: the file as it was named.
         path: the tensor's path, or "(header)".
         span: first damaged byte of the file, and the byte after the last.
-        found, wanted: the digests, in hex.
+        found, wanted: the digests, or the file's own checksums, in hex.
         also: the other tensors that have bytes in the same damaged chunk.
+        kind: `digest`, or which checksum it is, such as `CRC-32`.
+        part: the file of a store that `span` is in, such as a pack; "" where that is `file` itself.
     """
 
     exit_code = EXIT_FINDING
@@ -83,12 +118,15 @@ class CorruptError(TensorkeepError, ValueError):
         wanted: str,
         also: Sequence[str] = (),
         consequence: str = "Nothing was loaded.",
+        kind: str = "digest",
+        part: str = "",
     ) -> None:
         self.file, self.path, self.span, self.found, self.wanted, self.also = file, path, span, found, wanted, tuple(also)
+        self.kind, self.part = kind, part
         more = f" (and {len(self.also)} more tensors in the same chunk)" if self.also else ""
         lines = [
-            f"{shown(path)}{more} in {escaped(file)} is damaged: bytes {span[0]:,} to {span[1]:,}",
-            f"  digest found {found[:8]}...{found[-4:]}, wanted {escaped(wanted[:8])}...{escaped(wanted[-4:])}. {consequence}",
+            f"{shown(path)}{more} in {escaped(file)} is damaged: bytes {span[0]:,} to {span[1]:,}{f' of {escaped(part)}' if part else ''}",
+            f"  {kind} found {_short(found)}, wanted {_short(escaped(wanted))}. {consequence}",
             f"  `tensorkeep verify {escaped(file)}` lists all damage; take another copy of the file, or leave the tensor out with only=.",
         ]
         super().__init__("\n".join(lines))
@@ -116,9 +154,9 @@ class MismatchError(TensorkeepError, ValueError):
         report: every problem at once (`tensorkeep.Report`).
     """
 
-    def __init__(self, file: str, report: object) -> None:
+    def __init__(self, file: str, report: object, *, problem: str = "does not fit its target") -> None:
         self.file, self.report = file, report
-        super().__init__(f"{escaped(file)} does not fit its target. Nothing was changed.\n{report}")
+        super().__init__(f"{escaped(file)} {problem}. Nothing was changed.\n{report}")
 
 
 class RestoreInterrupted(TensorkeepError, OSError):
@@ -142,16 +180,140 @@ class RestoreInterrupted(TensorkeepError, OSError):
 
 
 class MissingExtraError(TensorkeepError, ImportError):
-    """An optional package is not installed.
+    """An optional package is not installed, or one that it cannot do without.
 
     Attributes:
         package: what was asked for.
         extra: the extra of tensorkeep that brings it.
+        lacking: what the package, which is installed, lacks itself; "" where it is the package.
     """
 
-    def __init__(self, *, package: str, extra: str) -> None:
-        self.package, self.extra = package, extra
-        super().__init__(f"this needs {package}, which is not installed: pip install 'tensorkeep[{extra}]'", name=package)
+    def __init__(self, *, package: str, extra: str, lacking: str = "", hint: str = "") -> None:
+        self.package, self.extra, self.lacking = package, extra, lacking
+        said = f"this needs {package}, which is not installed: pip install 'tensorkeep[{extra}]'"
+        if lacking:
+            said = f"{package} is installed, and cannot be imported: it lacks {lacking}" + (f"\n  {hint}" if hint else "")
+        super().__init__(said, name=lacking or package)
+
+
+class NoCheckpoint(TensorkeepError, FileNotFoundError, LookupError):
+    """A store has no checkpoint of that name.
+
+    Attributes:
+        store: as it was named.
+        ref: what was asked for.
+        problem: what there is instead.
+    """
+
+    def __init__(self, store: str, ref: object, problem: str) -> None:
+        self.store, self.ref, self.problem = store, str(ref), problem
+        super().__init__(f"{escaped(store)} has no {shown(self.ref)}: {escaped(problem)}")
+        self.errno = errno.ENOENT
+
+
+class CheckpointGone(TensorkeepError, FileNotFoundError):
+    """A checkpoint was deleted or replaced while it was being read or built upon.
+
+    Attributes:
+        store: as it was named.
+        key: of its manifest.
+        fate: `deleted` or `replaced`.
+    """
+
+    def __init__(self, store: str, key: str, fate: str) -> None:
+        self.store, self.key, self.fate = store, key, fate
+        super().__init__(f"{escaped(store)}: {escaped(key)} was {fate} while it was in use\n  Nothing is damaged: take what is there now.")
+        self.errno = errno.ENOENT
+
+
+class StepExists(TensorkeepError, FileExistsError):
+    """The step was saved before. Nothing was changed.
+
+    Attributes:
+        store: as it was named.
+        step: that was to be saved.
+        by: machine and process that saved it; "" where its manifest is damaged.
+        time: when, in seconds since 1970 by that machine's clock; None where its manifest is damaged.
+    """
+
+    def __init__(self, store: str, step: int, *, by: str, time: float | None, consequence: str = "", hint: str = "") -> None:
+        self.store, self.step, self.by, self.time = store, step, by, time
+        said = (
+            f"was saved by {shown(by)}" + (f" at {_when(time)}" if time is not None else "")
+            if by
+            else "is there already, with a damaged manifest"
+        )
+        super().__init__(
+            f"{escaped(store)}: step {step} {said}. {consequence or 'Nothing was changed.'}\n  "
+            + (hint or "Save it with overwrite=True, or go back for good with rollback() before the steps are run again.")
+        )
+        self.errno = errno.EEXIST
+
+
+class TagExists(TensorkeepError, FileExistsError):
+    """The tag is on another checkpoint. Nothing was changed.
+
+    Attributes:
+        store: as it was named.
+        tag: its name.
+        step: of the checkpoint that has it; None where the tag is damaged.
+    """
+
+    def __init__(self, store: str, tag: str, *, step: int | None, consequence: str = "", hint: str = "") -> None:
+        self.store, self.tag, self.step = store, tag, step
+        where = "is there and damaged" if step is None else f"is on step {step}"
+        super().__init__(
+            f"{escaped(store)}: the tag {shown(tag)} {where}. {consequence or 'Nothing was changed.'}\n  "
+            + (hint or "Move it with move=True, or take another name.")
+        )
+        self.errno = errno.EEXIST
+
+
+class ClaimLost(TensorkeepError, OSError):
+    """A save stood still for more than a day, and was given up by whoever cleans the store. Nothing was committed.
+
+    Attributes:
+        store: as it was named.
+        save: that was given up.
+    """
+
+    def __init__(self, store: str, save: str) -> None:
+        self.store, self.save = store, save
+        super().__init__(
+            f"{escaped(store)}: save {escaped(save)} stood still for more than a day and was given up meanwhile.\n"
+            f"  Nothing was committed, and no checkpoint was harmed: save again."
+        )
+        self.errno = errno.ETIMEDOUT
+
+
+class SaveError(TensorkeepError, OSError):
+    """A save in the background failed. Its own error is the cause; what was committed before is as it was.
+
+    Attributes:
+        store: as it was named.
+        step: that was not saved.
+    """
+
+    def __init__(self, store: str, step: int, error: BaseException) -> None:
+        self.store, self.step = store, step
+        super().__init__(f"{escaped(store)}: step {step} was not saved: {type(error).__name__}: {escaped(error)}")
+        self.errno = getattr(error, "errno", None)
+
+
+class StoreBusy(TensorkeepError, RuntimeError):
+    """Another save is under way, and the store was made with `busy="error"`; or it was called from inside of a save. Nothing was copied.
+
+    Attributes:
+        store: as it was named.
+        step: that was to be saved.
+        running: the step that is being saved.
+    """
+
+    def __init__(self, store: str, step: int, running: int) -> None:
+        self.store, self.step, self.running = store, step, running
+        super().__init__(
+            f"{escaped(store)}: step {running} is still being saved, so step {step} is not.\n  A store with busy='wait' would wait for it."
+        )
 
 
 class TensorkeepWarning(UserWarning):

@@ -18,6 +18,9 @@ class Limits:
         path_bytes: most bytes in the paths of one structure, all together, beyond 16 for each byte of the header: a long key stands
             in the path of all that is below it.
         rank: most dimensions of one tensor; NumPy has no more.
+        expanded_bytes: most bytes that may be made from one file, inflated members and views of shared memory counted each time ...
+        expansion: ... or so many times the file's size, where that is more.
+        opcodes: most steps of one pickle.
 
     Example:
         >>> import tensorkeep as tk
@@ -30,6 +33,9 @@ class Limits:
     values: int = 20_000_000
     path_bytes: int = 64 << 20
     rank: int = 64
+    expanded_bytes: int = 256 << 20
+    expansion: int = 100
+    opcodes: int = 200_000_000
 
 
 DEFAULT_LIMITS: Final = Limits()

@@ -5,7 +5,7 @@ Lives elsewhere: how an object takes its state (the adapters in frameworks), and
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -13,6 +13,7 @@ from tensorkeep import dtypes
 from tensorkeep.report import Cast, Problem
 from tensorkeep.selection import LEFT_OUT
 from tensorkeep.tensors import LazyTensor, Live
+from tensorkeep.transposing import Turned, axes_between, reshaped
 from tensorkeep.tree import Captured, Packed, Tree, brief, join, like, name_of, walk
 
 Result = Callable[[], Any]
@@ -24,6 +25,8 @@ class _Missing:
 
 
 MISSING: Final = _Missing()
+
+_NUMBERS: Final = frozenset({bool, int, float, complex})
 
 TIED: Final = "tied"
 """The kind of a node of a target that is another object over the memory of a tensor met before: its state is that tensor."""
@@ -72,11 +75,17 @@ class Matcher:
         spare: those of them that a dict of the target has no key for: what is missing may be among them under another name.
         steps: changes made by the objects' own code, in order.
         finish: done last, when all bytes are in place.
+        take_back: undoes what planning itself had to change, such as to build what has nothing to match yet; called if the load fails.
         build: makes a part of the file anew; its bytes must be there.
         read: makes one tensor of the file now, checked, for code that must see its values to plan.
+        metadata: what the file says about itself.
         versions: what the file says of its modules' versions, by their paths in the target.
+        given: names of the classes that may come back as themselves.
         casts: conversions that steps made themselves.
+        turned: tensors whose shape is the target's in another order.
+        cautions: what is worth a warning where all fits.
         found_cls: the class that the file names for the object that is planned right now, or "".
+        found_kind: its kind there, or "".
     """
 
     def __init__(
@@ -88,7 +97,10 @@ class Matcher:
         build: Callable[[Tree], object],
         read: Callable[[LazyTensor], object],
         versions: Callable[[], Mapping[str, object]],
+        metadata: Mapping[str, Any],
+        given: Collection[str] = (),
     ) -> None:
+        self.metadata, self.given = metadata, given
         self.cast, self.selected, self.plan, self.build, self.read, self.versions = cast, selected, plan, build, read, versions
         self.casts: list[Cast] = []
         self.problems: list[Problem] = []
@@ -98,8 +110,11 @@ class Matcher:
         self.spare: list[tuple[str, Tree]] = []
         self.steps: list[Step] = []
         self.finish: list[Callable[[], object]] = []
-        self.found_cls = ""
+        self.take_back: list[Callable[[], object]] = []
+        self.found_cls = self.found_kind = ""
         self._absent: list[tuple[Problem, LazyTensor]] = []
+        self.turned: list[Turned] = []
+        self.cautions: list[str] = []
         self._into: dict[int, LazyTensor] = {}  # by id of the live tensor: which tensor of the file goes there
 
     def fit(self, target: Tree, found: Tree, path: str) -> Result:
@@ -121,6 +136,7 @@ class Matcher:
                 self.tensor(target.state, found, path)
                 return lambda: target.origin
             self.found_cls = found.cls if isinstance(found, Captured) else ""
+            self.found_kind = found.kind if isinstance(found, Captured) else ""
             return self.plan(target, _state(found), path, self)
         if isinstance(target, dict):
             return self._dict(target, _state(found), path)
@@ -130,10 +146,15 @@ class Matcher:
 
     def tensor(self, target: LazyTensor, found: Tree, path: str) -> Result:
         """Match a live tensor: same shape and dtype, or a dtype to cast from."""
-        owner = cast(Live, target.source).owner
+        source = cast(Live, target.source)
+        if source.immutable and target.shape == () and type(found) in _NUMBERS:
+            return lambda: found  # what counts as a number before the first step is often an array after it
+        owner = source.owner
         if found is MISSING:
             self.missing(target, path)
         elif found is not LEFT_OUT:
+            if isinstance(found, LazyTensor) and found.shape != target.shape:
+                found = reshaped(found, target.shape) or found
             problem = self.unfit(target, found, path)
             if problem is None:
                 self.copies.append(Copy(path, found, target))
@@ -146,7 +167,10 @@ class Matcher:
         if not isinstance(found, LazyTensor):
             return Problem("kind", path, _describe(found), f"a tensor {target.spec}")
         if found.shape != target.shape:
-            hint = "looks transposed" if found.shape == target.shape[::-1] and len(found.shape) > 1 else ""
+            axes = axes_between(found.shape, target.shape)
+            if axes is not None:
+                self.turned.append(Turned(path, found, target.shape))
+            hint = "" if axes is None else f"looks transposed: transpose={{{path!r}: {axes}}} turns it"
             return Problem("shape", path, str(list(found.shape)), str(list(target.shape)), hint)
         if found.dtype.name != target.dtype.name:
             possible = dtypes.castable(found.dtype, target.dtype)
@@ -208,7 +232,7 @@ class Matcher:
         taken: set[Any] = set()
         results: list[tuple[Any, Result]] = []
         for key, child in target.items():
-            inside, used = _lookup(found, key)
+            inside, used = lookup(found, key)
             taken.update(used)
             results.append((key, self.fit(child, inside, join(path, key))))
         spare = [(key, child) for key, child in found.items() if key not in taken and child is not LEFT_OUT]
@@ -228,7 +252,7 @@ class Matcher:
             if isinstance(found, Packed) and found.kind in ("list", "tuple"):
                 return self.value(found)
             if isinstance(found, dict):  # a flat file names the places of a list "0", "1", ...
-                found = [_lookup(found, str(number))[0] for number in range(len(target))]
+                found = [lookup(found, str(number))[0] for number in range(len(target))]
             else:
                 self.problem("kind", path, _describe(found), f"a {type(target).__name__}")
                 return lambda: live(target)
@@ -294,7 +318,7 @@ def named(found: Tree, names: Iterable[str]) -> tuple[dict[str, Tree], dict[str,
     return taken, {name: node for name, node in others.items() if node is not LEFT_OUT}
 
 
-def _lookup(found: dict[Any, Tree], key: object) -> tuple[Tree, set[Any]]:
+def lookup(found: dict[Any, Tree], key: object) -> tuple[Tree, set[Any]]:
     """The child of a key, and which keys of the file that used up. A flat file has "model.fc.weight" where a target has "model"."""
     if key in found:
         return found[key], {key}

@@ -8,6 +8,7 @@ Source of the layout: docs/format.md, section "Plain values".
 """
 
 import binascii
+import codecs
 import math
 import pathlib
 import re
@@ -21,6 +22,7 @@ from typing import Any, Final
 import numpy as np
 
 from tensorkeep import dtypes
+from tensorkeep.tree import Stub
 
 EXACT_INT: Final = 2**53  # beyond it JSON's numbers are no longer exact everywhere
 LONG_TEXT: Final = 64 << 10  # bytes: longer texts and byte strings stand in a tensor
@@ -183,8 +185,14 @@ def _decode_scalar(document: object) -> object:
     if not dtypes.texts_are_valid(array):
         raise ValueError("no text has such a character")
     if dtype.kind == "U":  # an array's element loses its last zeros, which a text alone may have
-        return np.str_(content.decode("utf-32-be" if dtype.byteorder == ">" else "utf-32-le", "surrogatepass"))
+        return np.str_(decode_utf32(content, dtype.byteorder))
     return np.bytes_(content) if dtype.kind == "S" else array[0]
+
+
+def decode_utf32(data: bytes, byteorder: str) -> str:
+    """The characters of a text of NumPy. By the codec's own function: to look it up by name would import it for the first such file."""
+    decode = codecs.utf_32_be_decode if byteorder == ">" else codecs.utf_32_le_decode
+    return decode(data, "surrogatepass", True)[0]
 
 
 def is_numpy_scalar(value: object) -> bool:
@@ -273,6 +281,8 @@ def _why(value: object) -> str:
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     if isinstance(value, (types.FunctionType, types.BuiltinFunctionType, types.MethodType, type)):
         return f"{getattr(value, '__qualname__', value)!s} is code ({name}), which a file does not keep"
+    if isinstance(value, Stub):
+        return f"a stub of {value.module}.{value.name}, an object of another file that was not made; save what it holds: its `fields`"
     for base in (str, int, float, complex, bytes, dict, list, tuple, set, frozenset):
         if isinstance(value, base):
             return f"{name} is a kind of {base.__name__} that a file cannot tell from others; pass {base.__name__}(value)"

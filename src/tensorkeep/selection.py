@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-from tensorkeep.tree import Captured, Tree, children, join, like, name_of, walk
+from tensorkeep.tensors import LazyTensor
+from tensorkeep.tree import Captured, Stub, Tree, children, join, like, name_of, walk
 
 Only = str | Callable[[str], bool]
 """A glob, of which `*` crosses dots, or a callable over the file's paths."""
@@ -61,6 +62,20 @@ def renamer(rename: Rename) -> Callable[[str], str]:
         return next((new for rule in rules if (new := rule(path)) is not None), path)
 
     return renamed
+
+
+def matcher_of(pattern: Pattern, argument: str) -> Callable[[str], bool]:
+    """A pattern of `rename` as a predicate over paths.
+
+    Args:
+        argument: whose pattern it is, for messages.
+    """
+    if isinstance(pattern, str) and "*" not in pattern:
+        return lambda path: path == pattern
+    if not isinstance(pattern, (str, re.Pattern)):
+        raise TypeError(f"{argument} takes globs and compiled regular expressions, found {pattern!r:.80}")
+    rule = _rule(pattern, pattern if isinstance(pattern, str) else "")
+    return lambda path: rule(path) is not None
 
 
 def _pairs(rename: Any) -> list[tuple[Pattern, str]]:
@@ -149,7 +164,10 @@ def take(tree: Tree, only: Only | None, rename: Rename | None) -> tuple[Tree, li
 
 
 def _pruned(node: Tree, path: str, selected: Callable[[str], bool]) -> Tree:
-    """The tree with LEFT_OUT for what was not selected; below the root, for containers of which nothing was, too."""
+    """The tree with LEFT_OUT for what was not selected; below the root, for containers of which nothing was, too.
+
+    An empty container that stands beside what was left out goes with it: half of an object is none.
+    """
     if isinstance(node, Captured):
         state = _pruned(node.state, path, selected)
         return state if state is LEFT_OUT else Captured(node.kind, node.cls, state)
@@ -157,9 +175,31 @@ def _pruned(node: Tree, path: str, selected: Callable[[str], bool]) -> Tree:
     if inside is None:
         return node if selected(path) else LEFT_OUT
     items = [(key, _pruned(child, join(path, key), selected)) for key, child in inside]
-    if path and items and all(child is LEFT_OUT for _, child in items):
+    if path and any(child is LEFT_OUT for _, child in items) and all(child is LEFT_OUT or _is_empty(child) for _, child in items):
         return LEFT_OUT
     return _copied(node, items)
+
+
+def replaced(node: Tree, put: Callable[[str, LazyTensor], Tree], path: str = "") -> Tree:
+    """The tree with other tensors in the places of its own; packed values stay.
+
+    Args:
+        put: the one for a path and the tensor there, or LEFT_OUT.
+    """
+    if isinstance(node, LazyTensor):
+        return put(path, node)
+    if isinstance(node, Captured):
+        return Captured(node.kind, node.cls, replaced(node.state, put, path))
+    inside = children(node)
+    return node if inside is None else _copied(node, [(key, replaced(child, put, join(path, key))) for key, child in inside])
+
+
+def _is_empty(node: Tree) -> bool:
+    """Whether it is a container of nothing, of which there is nothing to select."""
+    while isinstance(node, Captured):
+        node = node.state
+    inside = children(node)
+    return inside is not None and all(_is_empty(child) for _, child in inside)
 
 
 def _new_paths(tree: Tree, renamed: Callable[[str], str]) -> dict[str, str]:
@@ -228,6 +268,8 @@ def _destination(node: Tree, path: str, new_paths: Mapping[str, str], wholes: di
 
 def _copied(node: Tree, items: Iterable[tuple[Any, Tree]]) -> Tree:
     """A container like `node` with other children; those that are gone leave a dict, and a gap in a list."""
+    if isinstance(node, Stub):
+        return Stub(node.module, node.name, {key: child for key, child in items if child is not _GONE}, made=node.made)
     if isinstance(node, dict):
         fresh = like(node)
         for key, child in items:

@@ -33,6 +33,7 @@ def decode(text: "bytes | bytearray", kind: type[Document], *, deepest: int | No
         # What is written back as the very same bytes has lost nothing on the way, so no key occurred twice. That is the rule for
         # files of ours and of safetensors; whoever spells JSON in another way gets the slow look.
         written = msgspec.json.encode(document)
+        plain: object = document
         if not text.startswith(written) or text[len(written) :].strip(b" \t\r\n"):
             plain = json.loads(
                 text.decode(),  # by itself it would take surrogates, and UTF-16
@@ -41,8 +42,8 @@ def decode(text: "bytes | bytearray", kind: type[Document], *, deepest: int | No
                 parse_float=_finite,
                 parse_int=_whole,
             )
-            if deepest is not None and _depth(plain) > deepest:
-                raise ValueError(f"nested deeper than {deepest}")
+        if deepest is not None and _depth(plain) > deepest:
+            raise ValueError(f"nested deeper than {deepest}")
     except RecursionError:
         raise ValueError("nested too deeply") from None
     return document
@@ -71,7 +72,7 @@ def _whole(text: str) -> int:
 
 
 def _depth(document: object) -> int:
-    """How many arrays and objects stand inside each other."""
+    """How many arrays and objects stand inside each other. A struct is as deep as its class says."""
     depth, level = 0, [document]
     while level := [inside for inside in level if isinstance(inside, (dict, list))]:
         level = [child for inside in level for child in (inside.values() if isinstance(inside, dict) else inside)]

@@ -1,9 +1,10 @@
 """Trees: a state after adapters have turned every object into plain containers, plain values and tensors.
 
 A tree is made of `dict`, `OrderedDict`, `defaultdict`, `Counter`, `list`, `tuple`, `deque`, `Captured` (an object, with the tree
-of its state), and leaves: `LazyTensor`, `Packed`, and plain values. Two places that hold the same `LazyTensor` are tied.
+of its state), `Stub` (an object of a stranger's file, never made), and leaves: `LazyTensor`, `Packed`, and plain values. Two places
+that hold the same `LazyTensor` are tied.
 
-Lives here: the two node classes, children and paths. Lives elsewhere: what the leaves look like in a file (structure).
+Lives here: the node classes, children and paths. Lives elsewhere: what the leaves look like in a file (structure).
 """
 
 import reprlib
@@ -65,6 +66,36 @@ class Packed:
         return tuple(items) if self.kind == "tuple" else items
 
 
+class Stub:
+    """An object or a class that a file names, kept inert: nothing was imported, and nothing called.
+
+    Attributes:
+        module, name: as the file names it, such as `sklearn.linear_model._base` and `LinearRegression`.
+        fields: what the file says of the object: its attributes by name; under `__args__` and `__kwargs__` what it would have been
+            made with, under `__state__` a state that is no dict of attributes, under `__items__` what it would hold as a list or dict,
+            under `__callee__` what would have been called where that is an object too. Empty where the file names the class or
+            function itself.
+        made: whether it stands for an object; False for the class or function itself.
+    """
+
+    __slots__ = ("fields", "made", "module", "name")
+
+    def __init__(self, module: str, name: str, fields: "dict[Any, Tree] | None" = None, *, made: bool = True) -> None:
+        self.module, self.name, self.fields, self.made = module, name, {} if fields is None else fields, made
+
+    def __getitem__(self, field: str) -> Any:
+        return self.fields[field]
+
+    def __repr__(self) -> str:
+        named = f"{self.module}.{self.name}" if self.module else self.name
+        inside = ", ".join(brief(name) if not isinstance(name, str) else name for name in list(self.fields)[:5])
+        more = f", ... {len(self.fields)} in all" if len(self.fields) > 5 else ""
+        return f"<stub of {named}{': ' if inside else ''}{inside}{more}>" if self.made else f"<stub: {named} itself>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"{self!r} stands for an object that was not made, and cannot be pickled")
+
+
 class _Brief(reprlib.Repr):
     """Values as Python writes them, shortened before the work is done, and however deep: a stranger's file may hold any."""
 
@@ -121,6 +152,8 @@ def children(node: Tree) -> Iterator[tuple[object, Tree]] | None:
         return iter(node.items())
     if isinstance(node, (list, tuple, deque)):
         return iter(enumerate(node))
+    if isinstance(node, Stub) and node.fields:
+        return iter(node.fields.items())
     return None
 
 
@@ -156,7 +189,7 @@ def versions(node: Tree, path: str = "") -> Iterator[tuple[str, object]]:
         for name, version in metadata.items():
             yield (join(path, name) if name else path), version
     for key, child in children(node) or ():
-        if children(child) is not None or isinstance(child, Captured):
+        if type(child) is not LazyTensor and (children(child) is not None or isinstance(child, Captured)):
             yield from versions(child, join(path, key))
 
 
@@ -167,3 +200,35 @@ def tensors(node: Tree) -> Iterator[tuple[str, LazyTensor]]:
             yield path, leaf
         elif isinstance(leaf, Packed):
             yield path, leaf.tensor
+
+
+class Names:
+    """Gives out names, each once: `~2`, `~3`, ... is appended where one is taken, empty or reserved.
+
+    It remembers where it stopped, for a file may have any number of things of one name.
+    """
+
+    def __init__(self) -> None:
+        self._taken = {"", "__metadata__"}
+        self._next: dict[str, int] = {}
+
+    def free(self, name: str) -> str:
+        """This name, or the next one like it that is free; taken from now on."""
+        if name not in self._taken:
+            self._taken.add(name)
+            return name
+        number = self._next.get(name, 2)
+        while (free := f"{name}~{number}") in self._taken:
+            number += 1
+        self._next[name] = number + 1
+        self._taken.add(free)
+        return free
+
+
+def named_tensors(node: Tree) -> dict[str, LazyTensor]:
+    """Every tensor that is no packed value, by path, at each of its paths.
+
+    `~2`, `~3`, ... is appended where a path is taken, empty or reserved.
+    """
+    names = Names()
+    return {names.free(path): leaf for path, leaf in walk(node) if isinstance(leaf, LazyTensor)}

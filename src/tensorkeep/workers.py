@@ -41,8 +41,9 @@ def thread_count() -> int:
 class _Shared:
     """What the threads of one call have in common: the jobs, how far they are, the first error."""
 
-    def __init__(self, jobs: Iterable[Job], nbytes: int, progress: Progress | None) -> None:
+    def __init__(self, jobs: Iterable[Job], nbytes: int, progress: Progress | None, begin: Callable[[], object] | None = None) -> None:
         self.jobs: Iterator[Job] = iter(jobs)
+        self.begin = begin
         self.nbytes, self.done, self.progress = nbytes, 0, progress
         self.lock = threading.Lock()
         self.error: BaseException | None = None
@@ -71,6 +72,8 @@ def _help(shared: _Shared) -> None:
     helper = threading.current_thread()
     shared.begun.add(helper)
     try:
+        if shared.begin is not None:
+            shared.begin()
         _work(shared)
     finally:
         shared.ended.add(helper)
@@ -87,7 +90,14 @@ def _work(shared: _Shared) -> None:
         shared.failed(error)
 
 
-def run(jobs: Iterable[Job], *, nbytes: int, progress: Progress | None = None) -> None:
+def run(
+    jobs: Iterable[Job],
+    *,
+    nbytes: int,
+    progress: Progress | None = None,
+    threads: int | None = None,
+    begin: Callable[[], object] | None = None,
+) -> None:
     """Run jobs on as many threads as pay, and return when all are done or the first one failed.
 
     A job is taken from the iterable only when a thread is free for it, so a lazy iterable bounds what is in flight. The calling
@@ -98,14 +108,16 @@ def run(jobs: Iterable[Job], *, nbytes: int, progress: Progress | None = None) -
         jobs: what to run, in this order.
         nbytes: the bytes of all jobs together; a small amount is not worth a thread.
         progress: told how far it is.
+        threads: for jobs that mostly wait, such as requests: so many, whatever the bytes and cores. `TENSORKEEP_THREADS` is obeyed.
+        begin: what each thread that is started for this does first, such as lowering its priority.
 
     Raises:
         BaseException: what the first failing job, `progress`, or the handler of a signal raised.
     """
-    shared = _Shared(jobs, nbytes, progress)
+    shared = _Shared(jobs, nbytes, progress, begin)
     helpers = [
         threading.Thread(target=_help, args=(shared,), name=f"tensorkeep-{number}", daemon=True)
-        for number in range(min(thread_count(), 1 + nbytes // SMALL) - 1)
+        for number in range(_wanted(nbytes, threads) - 1)
     ]
     try:
         _start(helpers)
@@ -129,6 +141,12 @@ def run(jobs: Iterable[Job], *, nbytes: int, progress: Progress | None = None) -
                 shared.error = error
     if shared.error is not None:
         raise shared.error
+
+
+def _wanted(nbytes: int, threads: int | None) -> int:
+    if threads is None or os.environ.get("TENSORKEEP_THREADS"):
+        return min(thread_count(), 1 + nbytes // SMALL if threads is None else threads)
+    return threads
 
 
 def _start(helpers: list[threading.Thread]) -> None:

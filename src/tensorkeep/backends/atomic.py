@@ -17,17 +17,14 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 from tensorkeep.backends import calls, capabilities
+from tensorkeep.backends.durable import sync, sync_folder
 from tensorkeep.backends.hidden import CLOEXEC, create_hidden, hidden_name, remove_leftovers
 from tensorkeep.backends.pending import PendingFile, exists, explained, outcome, placed, prepare, take_over, told, uncreated
-
-if sys.platform != "win32":
-    import fcntl
 
 Path = str | bytes | os.PathLike[str]
 
 _COPY_BYTES: Final = 4 << 20
 _TRIES: Final = 10
-_NO_SYNC: Final = frozenset({errno.EINVAL, errno.EBADF, errno.ENOTSUP})  # a file system that cannot sync folders
 
 
 @contextmanager
@@ -101,7 +98,7 @@ def _finish(pending: PendingFile, *, durable: bool, overwrite: bool) -> None:
         found = os.fstat(pending.fd).st_size
         if found != pending.nbytes:
             raise OSError(errno.EIO, f"the new file has {found:,} bytes, not {pending.nbytes:,}")
-        _settle(pending.fd, durable=durable)
+        _settle(pending.fd, synced=durable)
         try:
             _put_in_place(pending, durable=durable, overwrite=overwrite)
         except OSError:
@@ -120,10 +117,10 @@ def _finish(pending: PendingFile, *, durable: bool, overwrite: bool) -> None:
         _sync_folder(os.path.dirname(pending.target), pending.name)
 
 
-def _settle(fd: int, *, durable: bool) -> None:
+def _settle(fd: int, *, synced: bool) -> None:
     """All that may still go wrong with the bytes goes wrong here: fsync, and a close, whose errors count, of a second descriptor."""
-    if durable:
-        _sync(fd)
+    if synced:
+        sync(fd)
     os.close(os.dup(fd))
 
 
@@ -196,7 +193,7 @@ def _copy_to_hidden(pending: PendingFile, *, durable: bool) -> None:
             offset += len(data)
         if offset != pending.nbytes:
             raise OSError(errno.EIO, f"the copy has {offset:,} bytes, not {pending.nbytes:,}")
-        _settle(pending.fd, durable=durable)
+        _settle(pending.fd, synced=durable)
     finally:
         if pending.fd != unnamed:
             os.close(unnamed)
@@ -228,18 +225,6 @@ def _close(pending: PendingFile) -> None:
             os.close(fd)
 
 
-def _sync(fd: int) -> None:
-    """Have the file's bytes on the disk itself. Never tried twice: after an error, Linux forgets what it could not write."""
-    if sys.platform == "darwin":
-        try:
-            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
-            return
-        except OSError as error:
-            if error.errno not in (errno.ENOTSUP, errno.EINVAL, errno.ENOTTY):  # file systems that do not know it
-                raise
-    os.fsync(fd)
-
-
 def _sync_folder(folder: str, name: str) -> None:
     """Have the new name on the disk itself."""
     if not capabilities.in_use.folder_sync:
@@ -251,10 +236,7 @@ def _sync_folder(folder: str, name: str) -> None:
             os.sync()
             return
         try:
-            _sync(fd)
-        except OSError as error:
-            if error.errno not in _NO_SYNC:
-                raise
+            sync_folder(fd)
         finally:
             os.close(fd)
     except OSError as error:

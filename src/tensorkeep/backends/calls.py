@@ -10,9 +10,11 @@ import sys
 from typing import Any, Final
 
 _KEEP_SIZE: Final = 1  # FALLOC_FL_KEEP_SIZE
+_WRITE: Final = 2  # SYNC_FILE_RANGE_WRITE
 _POPULATE_READ: Final = 22  # MADV_POPULATE_READ, Linux 5.14
 _NO_REPLACE: Final = 1  # RENAME_NOREPLACE
 _EXCLUSIVE: Final = 4  # RENAME_EXCL of macOS
+_EXCHANGE: Final = 2  # RENAME_EXCHANGE, and RENAME_SWAP of macOS
 _HERE: Final = -100  # AT_FDCWD
 
 _LIBRARY: Final[Any] = None if sys.platform == "win32" else ctypes.CDLL(None, use_errno=True)
@@ -21,6 +23,11 @@ _LIBRARY: Final[Any] = None if sys.platform == "win32" else ctypes.CDLL(None, us
 def reserve(fd: int, nbytes: int) -> None:
     """Have room for a file on the disk; its size stays. Never `posix_fallocate`, which writes zeros where the disk cannot reserve."""
     _call("fallocate", ctypes.c_int(fd), ctypes.c_int(_KEEP_SIZE), ctypes.c_long(0), ctypes.c_long(nbytes))
+
+
+def begin_writing(fd: int, start: int, nbytes: int) -> None:
+    """Have the system begin to write these bytes of a file to the disk; waits for none of them, and makes none durable."""
+    _call("sync_file_range", ctypes.c_int(fd), ctypes.c_long(start), ctypes.c_long(nbytes), ctypes.c_uint(_WRITE))
 
 
 def populate(address: int, nbytes: int) -> None:
@@ -42,6 +49,15 @@ def rename_exclusively(old: str, new: str) -> None:
         _call("renamex_np", before, after, ctypes.c_uint(_EXCLUSIVE))
     else:
         _call("renameat2", ctypes.c_int(_HERE), before, ctypes.c_int(_HERE), after, ctypes.c_uint(_NO_REPLACE))
+
+
+def exchange(one: str, other: str) -> None:
+    """Let two names change places, at one moment."""
+    first, second = ctypes.c_char_p(os.fsencode(one)), ctypes.c_char_p(os.fsencode(other))
+    if sys.platform == "darwin":
+        _call("renamex_np", first, second, ctypes.c_uint(_EXCHANGE))
+    else:
+        _call("renameat2", ctypes.c_int(_HERE), first, ctypes.c_int(_HERE), second, ctypes.c_uint(_EXCHANGE))
 
 
 def _call(name: str, *arguments: Any) -> None:

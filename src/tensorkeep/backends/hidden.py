@@ -23,7 +23,10 @@ _log: Final = logging.getLogger("tensorkeep")
 CLOEXEC: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0) | getattr(os, "O_BINARY", 0)
 MAX_NAME_BYTES: Final = 255
 _ADDED_BYTES: Final = len("..") + 16 + len(".tmp")
+_HIDDEN: Final = re.compile(r"\..+\.[0-9a-f]{16}\.tmp", re.DOTALL)
 _TRIES: Final = 100
+_WAIT_S: Final = 10.0  # for a lock that is held for a millisecond
+_LOOK_S: Final = 0.001
 _LEFT_S: Final = 3600  # on Windows, where no lock outlives the close before a rename: what is older has been left
 
 
@@ -33,21 +36,21 @@ def hidden_name(target: str) -> str:
     return os.path.join(folder, f".{_stem(name)}.{secrets.token_hex(8)}.tmp")
 
 
-def create_hidden(target: str, mode: int) -> tuple[int, str]:
-    """A new hidden file beside a file, locked: its descriptor and its name."""
+def create_hidden(target: str, mode: int, *, dir_fd: int | None = None) -> tuple[int, str]:
+    """A new hidden file beside a file, locked: its descriptor and its name. A relative name counts from the folder `dir_fd`."""
     for _ in range(_TRIES):
         name = hidden_name(target)
         fd = -1
         try:
-            fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | CLOEXEC, mode)
+            fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | CLOEXEC, mode, dir_fd=dir_fd)
             if lock(fd) and (sys.platform == "win32" or os.fstat(fd).st_nlink):
                 return fd, name
         except FileExistsError:  # one chance in 2^64; it is somebody else's
             continue
         except BaseException:
-            _drop(fd, name)
+            _drop(fd, name, dir_fd)
             raise
-        _drop(fd, name)  # between open and lock, another save took it for a leftover
+        _drop(fd, name, dir_fd)  # between open and lock, another save took it for a leftover
     raise FileExistsError(f"no hidden name for {target} could be had")
 
 
@@ -63,34 +66,90 @@ def lock(fd: int) -> bool:
     return True
 
 
+def take_lock(fd: int) -> bool:
+    """Wait for the lock of an open folder; whether it was had: False where the file system has none.
+
+    Raises:
+        OSError: `EAGAIN`, somebody else has held it for seconds.
+    """
+    if not capabilities.in_use.locks or sys.platform == "win32":
+        return False
+    end = time.monotonic() + _WAIT_S
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError as error:
+            if time.monotonic() > end:
+                said = f"another process, perhaps a stopped one, has held the lock of this folder for {_WAIT_S:g} s; nothing was changed"
+                raise BlockingIOError(error.errno, said) from error
+            time.sleep(_LOOK_S)
+        except OSError:
+            return False
+
+
+def give_lock(fd: int) -> None:
+    """Give it back; a child that was forked meanwhile has the same one, and a close would leave it that."""
+    if sys.platform != "win32":
+        fcntl.flock(fd, fcntl.LOCK_UN)
+
+
 def remove_leftovers(target: str) -> None:
     """Remove the hidden files that killed saves of this path left: regular files of the exact pattern whose lock is free."""
     if not capabilities.in_use.locks and sys.platform != "win32":
         return
     folder, name = os.path.split(target)
-    pattern = re.compile(re.escape(f".{_stem(name)}.") + r"[0-9a-f]{16}\.tmp")
+    pattern = hidden_pattern(name)
     try:
         leftovers = [entry for entry in os.listdir(folder) if pattern.fullmatch(entry)]
     except OSError:  # the folder may be written to, but not listed
         return
     for entry in leftovers:
         with suppress(OSError):
-            _remove_leftover(os.path.join(folder, entry))
+            remove_leftover(os.path.join(folder, entry))
 
 
-def _remove_leftover(path: str) -> None:
+def hidden_pattern(name: str) -> re.Pattern[str]:
+    """How the hidden names beside a file or folder of this name are spelled."""
+    return re.compile(re.escape(f".{_stem(name)}.") + r"[0-9a-f]{16}\.tmp")
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a name, without its folder, is spelled as a hidden one."""
+    return _HIDDEN.fullmatch(name) is not None
+
+
+def remove_leftover(path: str, *, dir_fd: int | None = None, only_look: bool = False) -> bool:
+    """Remove a hidden file if nobody writes it any more; False if somebody may.
+
+    Args:
+        path: of the file; a relative one counts from the folder `dir_fd`.
+        only_look: leave it where it is.
+
+    Raises:
+        OSError: it is gone, or of somebody else.
+    """
     if sys.platform == "win32":
-        if time.time() - os.lstat(path).st_mtime > _LEFT_S and stat.S_ISREG(os.lstat(path).st_mode):
+        left = time.time() - os.lstat(path).st_mtime > _LEFT_S and stat.S_ISREG(os.lstat(path).st_mode)
+        if left and not only_look:
             os.unlink(path)  # refused while it is open
-        return
+        return left
+    if not capabilities.in_use.locks:
+        return False
     # Without O_NONBLOCK, a pipe of that name would wait for ever.
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | CLOEXEC)
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | CLOEXEC, dir_fd=dir_fd)
     try:
-        if stat.S_ISREG(os.fstat(fd).st_mode):
-            # Raises while a save holds it. Shared: NFS gives an exclusive one only to who may write, and both conflict with the save's.
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return False
+        try:
+            # Refused while a save holds it. Shared: NFS gives an exclusive one only to who may write, and both conflict with the save's.
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            os.unlink(path)
+        except BlockingIOError:
+            return False
+        if not only_look:
+            os.unlink(path, dir_fd=dir_fd)
             _log.info("removed %s, which a killed save left", path)
+        return True
     finally:
         os.close(fd)
 
@@ -105,9 +164,9 @@ def _stem(name: str) -> str:
     return os.fsdecode(encoded[:end])
 
 
-def _drop(fd: int, name: str) -> None:
+def _drop(fd: int, name: str, dir_fd: int | None) -> None:
     if fd >= 0:
         with suppress(OSError):
             os.close(fd)
     with suppress(OSError):
-        os.unlink(name)
+        os.unlink(name, dir_fd=dir_fd)

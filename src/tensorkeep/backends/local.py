@@ -47,6 +47,7 @@ _REMOTE: Final = frozenset(
         0xAAD7AAEA,  # panfs
     }
 )
+_AGREEING: Final = frozenset({0x00C36400, 0x0BD00BD0, 0x47504653, 0x19830326, 0xAAD7AAEA})  # all clients see one folder: locks behind it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -208,6 +209,19 @@ def _open_stream(path: Path, flags: int) -> int:
     return fd
 
 
+def on_network(fd: int, *, agreeing: bool = True) -> bool:
+    """Whether an open file or folder lies on a network file system. Not, where nobody says.
+
+    Args:
+        agreeing: whether those count too whose clients never see an old listing: Ceph, Lustre, GPFS, BeeGFS, PanFS.
+    """
+    if not capabilities.in_use.file_system:
+        return False
+    with suppress(OSError):
+        return calls.file_system(fd) in (_REMOTE if agreeing else _REMOTE - _AGREEING)
+    return False
+
+
 class ReadFile:
     """A regular file that is open for reading, by any number of threads at once.
 
@@ -238,11 +252,7 @@ class ReadFile:
     @property
     def remote(self) -> bool:
         """Whether it lies on a network file system, where a mapping may fail in the middle of a read. Not, where nobody says."""
-        if not capabilities.in_use.file_system:
-            return False
-        with suppress(OSError):
-            return calls.file_system(self.fd) in _REMOTE
-        return False
+        return on_network(self.fd)
 
     def __enter__(self) -> Self:
         return self
@@ -350,8 +360,10 @@ class ReadFile:
             os.close(fd)
 
     def __del__(self) -> None:
-        with suppress(AttributeError, OSError):  # never opened
+        try:  # noqa: SIM105  # `suppress` may be gone
             self.close()
+        except (AttributeError, TypeError, OSError):  # never opened; or the interpreter ends, and has put None for all that it knew
+            pass
 
 
 def _check_regular(status: os.stat_result, name: str) -> None:
@@ -369,6 +381,7 @@ __all__ = [
     "is_descriptor",
     "is_stream",
     "kind_of",
+    "on_network",
     "read_stream",
     "refuse_url",
     "replacing",

@@ -16,8 +16,21 @@ from tensorkeep.errors import EXIT_FAILED, EXIT_OK, TensorkeepError
 EXIT_INTERRUPTED: Final = 130  # as a shell reports Ctrl-C
 
 COMMANDS: Final = {
+    "convert": "Convert a model file SRC into DST, bit for bit.",
+    "copy": "Copy the checkpoints of STORE into another store.",
+    "delete": "Remove checkpoints of STORE by step, or tags by name.",
     "demo": "Train, save, break, restore: the whole promise in seconds.",
+    "diff": "Tell what differs between the models A and B.",
+    "export": "Write a checkpoint as a model file.",
+    "fingerprint": "Tell which model each FILE holds, whatever its format.",
+    "gc": "Remove what no checkpoint of STORE needs.",
+    "log": "List the checkpoints of STORE.",
+    "prune": "Remove the checkpoints of STORE that no rule keeps.",
+    "rollback": "Remove every checkpoint after a step.",
+    "scan": "Tell what each PATH would do if it were loaded the usual way.",
     "show": "Tell what FILE holds, from its header alone.",
+    "stats": "Tell what STORE takes, and what of that is needed.",
+    "tag": "Tag a checkpoint: it stays.",
     "verify": "Check every byte of each FILE against its digests.",
     "version": "Print the versions of tensorkeep, Python and frameworks.",
 }
@@ -56,7 +69,7 @@ class Group(click.Group):
 def cli() -> None:
     """Save and load neural networks: no code run, every byte checked.
 
-    Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 a finding (damage, or nothing to check against), 130 interrupted.
+    Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 a finding (damage, danger, or nothing to check against), 130 interrupted.
     """
 
 

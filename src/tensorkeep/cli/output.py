@@ -50,6 +50,41 @@ def write_examples(formatter: click.HelpFormatter, examples: Sequence[str]) -> N
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
+def _pairs(ctx: click.Context, parameter: click.Parameter, values: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """`OLD=NEW` as pairs."""
+    for value in values:
+        if "=" not in value.strip("="):
+            raise click.BadParameter(f"{value!r:.100}: two paths or patterns with = between them are wanted")
+    return tuple((old, new) for old, _, new in (value.partition("=") for value in values))
+
+
+def _rules(ctx: click.Context, parameter: click.Parameter, values: Sequence[str]) -> Any:
+    """The name of a rule set alone, or `PATTERN=AXES` as pairs; None where nothing was said."""
+    if len(values) == 1 and "=" not in values[0]:
+        return values[0]
+    rules = []
+    for value in values:
+        pattern, _, axes = value.rpartition("=")
+        if not pattern or not all(axis.isdecimal() for axis in axes.split(",")):
+            raise click.BadParameter(
+                f"{value!r:.100}: a pattern and axes are wanted, such as '*.kernel=1,0', or one name such as 'torch->keras'"
+            )
+        rules.append((pattern, tuple(map(int, axes.split(",")))))
+    return rules or None
+
+
+transpose_option = click.option(
+    "--transpose",
+    metavar="RULES",
+    multiple=True,
+    callback=_rules,
+    help="Kernels as another framework has them: 'torch->keras', 'torch->flax', 'keras->torch', 'flax->torch', or PATTERN=AXES.",
+)
+rename_option = click.option(
+    "--rename", metavar="OLD=NEW", multiple=True, callback=_pairs, help="Give paths another name; each * stands for the same text in both."
+)
+
+
 def prepare() -> None:
     """Let text that the terminal's encoding lacks be spelled out instead of failing; and have a place for it where there is none."""
     if sys.stdout is None:  # a shell's `>&-`, or Windows without a console
@@ -133,6 +168,11 @@ def print_warning(message: str, *, as_json: bool) -> None:
 def members(result: Any) -> dict[str, Any]:
     """The fields of a verb's frozen result."""
     return {field.name: getattr(result, field.name) for field in fields(result)}
+
+
+def document(members: Mapping[str, Any]) -> str:
+    """A JSON document whose form others have fixed."""
+    return json.dumps(members, allow_nan=False)
 
 
 def _json(document: Mapping[str, Any]) -> str:

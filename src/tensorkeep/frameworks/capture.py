@@ -25,8 +25,11 @@ _SEQUENCES: Final = (list, tuple, deque)
 _PLAIN: Final = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray, set, frozenset})
 
 
-def capture(state: object, limits: Limits) -> Tree:
+def capture(state: object, limits: Limits, *, met: set[type] | None = None) -> Tree:
     """The tree of a state to be kept, over its live memory.
+
+    Args:
+        met: gets the classes of the objects in it.
 
     Raises:
         UnsupportedError: it holds itself, is nested too deeply, or an adapter cannot keep a part of it.
@@ -34,6 +37,8 @@ def capture(state: object, limits: Limits) -> Tree:
     capturing = _Capture(limits, saving=True)
     tree = capturing.node(state, "", 0)
     capturing.warn_of_overlaps()
+    if met is not None:
+        met.update(cls for cls, adapter in capturing.adapters.items() if adapter is not None)
     return tree
 
 
@@ -78,11 +83,15 @@ class _Capture:
         return self.captured(adapter, value, path, depth)
 
     def of_file(self, value: Any, path: str, depth: int) -> Tree:
-        """A part of an opened file's tree: its bytes go from file to file. The file's own nodes are not changed."""
+        """A part of an opened file's tree, whose bytes go from file to file, or a child that its adapter captured along with itself.
+
+        The nodes of a file are not changed.
+        """
         if isinstance(value, Packed):
             return Packed(value.kind, LazyTensor(value.tensor.spec, value.tensor.source, PLAIN))
         if isinstance(value, Captured):
-            return Captured(value.kind, value.cls, self.node(value.state, path, depth + 1))
+            state = self.node(value.state, path, depth + 1)
+            return Captured(value.kind, value.cls, state, origin=value.origin, extra=value.extra)
         return self.of_files.setdefault(id(value), (value, LazyTensor(value.spec, value.source, value.framework)))[1]
 
     def mapping(self, value: dict[Any, Any], path: str, depth: int) -> Tree:
@@ -109,7 +118,8 @@ class _Capture:
 
     def captured(self, adapter: Adapter, value: object, path: str, depth: int) -> Tree:
         try:
-            made = adapter.capture(value)
+            capture = adapter.capture if self.saving else getattr(adapter, "capture_target", adapter.capture)
+            made = capture(value)
         except UnsupportedError as error:  # the adapter does not know the path
             raise UnsupportedError(join(path, error.path) if error.path else path, error.reason, hint=error.hint) from error.__cause__
         if type(made) is LazyTensor:
@@ -127,6 +137,8 @@ class _Capture:
 
     def tensor(self, tensor: LazyTensor, source: Any, value: object) -> Tree:
         """The one LazyTensor of tied tensors: same pointer, shape, strides and dtype of live memory."""
+        if source.immutable and not self.saving:
+            return tensor  # each place gets a successor of its own
         is_array = type(source) is LiveArray
         if self.by_address is None and not (is_array and source.array.base is None):
             # An array that owns its memory can share it only with a view of it; this one may be one.

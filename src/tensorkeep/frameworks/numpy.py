@@ -1,7 +1,7 @@
 """NumPy arrays."""
 
 from collections.abc import Hashable, Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 import numpy as np
@@ -19,6 +19,8 @@ _PACKED_AT_ONCE: Final = 4 << 20  # 4-bit floats; an even number
 
 class LiveArray(msgspec.Struct, gc=False):
     """The bytes of an array in use."""
+
+    immutable: ClassVar = False
 
     array: Array
     dtype: dtypes.DType
@@ -122,7 +124,7 @@ def _hint(array: Array, dtype: dtypes.DType | None) -> str:
     return "Pass array.astype(np.complex128)." if array.dtype.kind == "c" else "Pass array.astype(np.float64)."
 
 
-def _build(buffer: "memoryview | Array", offset: int, spec: TensorSpec) -> object:
+def _build(buffer: "memoryview | bytearray | Array", offset: int, spec: TensorSpec) -> object:
     if spec.viewed is not None and offset & 15 == 0:  # where it lies, every type is aligned: in files of ours, most tensors
         return np.ndarray(spec.shape, spec.viewed, buffer, offset)
     return as_array(buffer, offset, spec)

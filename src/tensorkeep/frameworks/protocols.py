@@ -13,7 +13,7 @@ from tensorkeep.tree import Captured, Tree
 
 
 class Adapter(Protocol):
-    """One framework's objects.
+    """One framework's objects. One that keeps more than a target is matched with has a `capture_target` too, which leaves that out.
 
     Attributes:
         name: as it stands in the table.
@@ -36,7 +36,29 @@ class Adapter(Protocol):
         """Match a state of the file with an object, through the matcher. Changes nothing."""
 
 
-Build = Callable[["memoryview | Array", int, TensorSpec], object]
+class Making(Adapter, Protocol):
+    """An adapter that can build its objects themselves from a file: all of one at once, when the caller asks, never otherwise."""
+
+    def build(
+        self,
+        node: Captured,
+        inside: Callable[[Tree], Any],
+        types: Mapping[str, Any],
+        once: Callable[[Warning], None],
+        fill: Callable[[Any, Captured], None],
+    ) -> object:
+        """The object of a node.
+
+        Args:
+            node: as the file has it, its tensors not read yet. `node.extra` is what `plan` gave it, for an object that is to be filled.
+            inside: builds a part of the tree, around arrays of NumPy.
+            types: classes and functions that may come back as themselves, by `__qualname__`.
+            once: gives a warning, but the first of its class alone, however many objects the load has.
+            fill: fills an object that was made without its values with those of a node, as `into=` would.
+        """
+
+
+Build = Callable[["memoryview | bytearray | Array", int, TensorSpec], object]
 """Makes a tensor over bytes that were `Placed`, in a buffer from an offset on, without a copy where the device allows."""
 
 

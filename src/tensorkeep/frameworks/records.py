@@ -68,7 +68,7 @@ class RecordsAdapter:
         if node.kind == "records.namedtuple":
             if cls is None:
                 return tuple(state.values())
-            if not (issubclass(cls, tuple) and hasattr(cls, "_make")):
+            if not (isinstance(cls, type) and issubclass(cls, tuple) and hasattr(cls, "_make")):
                 raise ValueError(f"{node.cls} in types= is no named tuple, but the file has one of that name")
             return cls._make(_ordered(cls, tuple(getattr(cls, "_fields", ())), state))
         if cls is None:
@@ -88,6 +88,8 @@ class RecordsAdapter:
         obj: Any = target.origin
         if isinstance(state, (list, tuple)):  # a named tuple that was saved as a tuple
             state = dict(zip(target.state, state, strict=False))
+        if state is None and not target.state:  # as Orbax writes one without fields
+            state = {}
         if not isinstance(state, dict):
             matcher.problem("kind", path, f"a {type(state).__name__}", f"a {target.cls}")
             return lambda: obj

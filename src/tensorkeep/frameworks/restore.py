@@ -16,18 +16,24 @@ from tensorkeep.contents import Contents, Placed, Placement
 from tensorkeep.errors import FormatError, MismatchError, RestoreInterrupted, TensorkeepError, TensorkeepWarning
 from tensorkeep.frameworks import table
 from tensorkeep.frameworks.capture import capture_target
-from tensorkeep.frameworks.protocols import Arrays, Build
+from tensorkeep.frameworks.cautions import warn_of_what_fits
+from tensorkeep.frameworks.filling import fill
+from tensorkeep.frameworks.planning import UNTOLD, plan, plan_untold, renamed_versions
+from tensorkeep.frameworks.protocols import Arrays, Build, Making
 from tensorkeep.frameworks.undisturbed import undisturbed
 from tensorkeep.limits import Limits
-from tensorkeep.matching import Copy, Matcher, Result, Step
+from tensorkeep.matching import Copy, Matcher, Step
 from tensorkeep.progress import Progress
 from tensorkeep.report import Cast, Problem, Report, make_report
 from tensorkeep.selection import LEFT_OUT
+from tensorkeep.structure.grammar import PLAIN
 from tensorkeep.tensors import LazyTensor, Live, as_array
-from tensorkeep.tree import Captured, Packed, Tree, like, tensors, versions
+from tensorkeep.transposing import hint
+from tensorkeep.tree import Captured, Packed, Stub, Tree, like, tensors
 
-_REBUILT_BYTES: Final = 256 << 20  # of tensors that objects may be made of, or so many times the file's size
+_REBUILT_BYTES: Final = 64 << 20  # of tensors that objects may be made of, or so many times the file's size
 _REBUILT_TIMES: Final = 100
+_LEAVES: Final = frozenset({int, float, str, bool, bytes, type(None)})
 
 
 class Builder:
@@ -39,6 +45,7 @@ class Builder:
         framework: which framework's tensors to make; None for what each was saved as, where that is imported.
         device: where to put them.
         types: classes that may come back as themselves, by `__qualname__`.
+        asked: the framework whose objects are built, not kept as plain trees.
     """
 
     def __init__(
@@ -48,14 +55,25 @@ class Builder:
         nbytes: int = 0,
         framework: str | None = None,
         device: str | None = None,
-        types: Mapping[str, type] | None = None,
+        types: Mapping[str, Any] | None = None,
+        asked: str | None = None,
     ) -> None:
-        self.file, self.device, self.types = file, device, types or {}
+        self.file, self.device, self.types, self.asked = file, device, types or {}, asked
+        self.asked_for = 0  # objects that were built because they were asked for
         self.left = max(_REBUILT_BYTES, _REBUILT_TIMES * nbytes)
         self.forced: Arrays | None = None if framework is None else table.arrays(framework, forced=True)
         self.builds: dict[str, Build] = {}  # by framework
         self.placed: Placement = _nowhere
+        self.metadata: Mapping[str, Any] = {}  # what the file says about itself
+        self.told: set[type] = set()  # classes of warnings that were given
         self.made: dict[int, object] = {}  # by id of the LazyTensor: a tied tensor is made once
+
+    def knows_devices(self, frameworks: set[str]) -> bool:
+        """Whether tensors that were saved as these come back as any framework's but NumPy's."""
+        numpy = table.arrays("numpy")
+        if self.forced is not None:
+            return self.forced is not numpy
+        return any(table.arrays(framework) not in (None, numpy) for framework in frameworks)
 
     def tensor(self, tensor: LazyTensor) -> object:
         key = id(tensor)
@@ -87,12 +105,16 @@ class Builder:
                     fresh[key] = self.tensor(child) if type(child) is LazyTensor else self.build(child)
             return fresh
         if kind in (list, tuple, deque):
+            if kind is list and _LEAVES.issuperset(map(type, node)):  # a pickle may have a million in one
+                return list(node)
             items = [self.build(child) for child in node if child is not LEFT_OUT]
             return deque(items, node.maxlen) if kind is deque else items if kind is list else tuple(items)
         if kind is Packed:
             return self.packed(node)
         if kind is Captured:
             return self.captured(node)
+        if kind is Stub:
+            return Stub(node.module, node.name, {key: self.build(child) for key, child in node.fields.items()}, made=node.made)
         return None if node is LEFT_OUT else node
 
     def packed(self, node: Packed) -> object:
@@ -109,25 +131,48 @@ class Builder:
         items = as_array(buffer, offset, spec).tolist()
         return tuple(items) if node.kind == "tuple" else items
 
+    def inside(self, node: Captured) -> "Builder":
+        """What builds the parts of an object: NumPy's generators, and those who build models, take arrays of NumPy alone."""
+        if not node.kind.startswith("rng.") and table.making(node.kind, self.asked, filling=node.extra is not None) is None:
+            return self
+        inside = Builder(self.file, framework="numpy", types=self.types)
+        inside.placed, inside.told = self.placed, self.told
+        return inside
+
+    def once(self, warning: Warning) -> None:
+        """Give a warning, unless one of its class was given before."""
+        if type(warning) not in self.told:
+            self.told.add(type(warning))
+            warnings.warn(warning, stacklevel=8)
+
     def captured(self, node: Captured) -> object:
-        adapter = table.of_kind(node.kind)
-        inside = self
-        if node.kind.startswith("rng."):  # NumPy's generators take arrays of NumPy alone
-            inside = Builder(self.file, nbytes=0, framework="numpy", types=self.types)
-            inside.placed = self.placed
-        state = inside.build(node.state)
+        making = table.making(node.kind, self.asked, filling=node.extra is not None)
+        adapter = making or table.of_kind(node.kind)
+        if making:
+            self.spend(node)  # before it takes its time
+        state = None if making else self.inside(node).build(node.state)
         if adapter is None or node.kind not in adapter.kinds:
             return state
         try:
-            made = adapter.rebuild(node, state, self.types)
-        except (ValueError, ArithmeticError, LookupError, AssertionError) as error:
+            made = self.making(making, node) if making else adapter.rebuild(node, state, self.types)
+        except TensorkeepError:
+            raise
+        except (ValueError, TypeError, AttributeError, ArithmeticError, LookupError, AssertionError) as error:
             raise FormatError(self.file, f"a {node.cls} cannot be brought back: {error}") from error
-        if made is not state:
-            # A file may name one tensor in any number of objects, and each takes its time with it.
-            self.left -= sum(tensor.nbytes for _, tensor in tensors(node.state))
-            if self.left < 0:
-                raise FormatError(self.file, "its objects are made of the same tensors again and again")
+        self.asked_for += making is not None
+        if made is not state and not making:
+            self.spend(node)
         return made
+
+    def making(self, making: Making, node: Captured) -> object:
+        inside = self.inside(node).build
+        return making.build(node, inside, self.types, self.once, lambda made, state: fill(made, state, inside, self.metadata))
+
+    def spend(self, node: Captured) -> None:
+        """Count what an object is made of: a file may name one tensor in any number of objects, and each takes its time with it."""
+        self.left -= sum(tensor.nbytes for _, tensor in tensors(node.state))
+        if self.left < 0:
+            raise FormatError(self.file, "its objects are made of the same tensors again and again")
 
 
 def _nowhere(tensor: LazyTensor) -> Placed:
@@ -136,8 +181,13 @@ def _nowhere(tensor: LazyTensor) -> Placed:
 
 def build(tree: Tree, contents: Contents, builder: Builder, progress: Progress | None) -> Any:
     """The state of a tree, its tensors checked."""
+    builder.metadata = contents.metadata
+    if builder.asked is not None:
+        tree = table.found_in(tree, contents.metadata, builder.asked)
     # All tensors of a file occur in its tree.
     wanted = list(contents.tensors.values()) if tree is contents.tree else _unique(tensors(tree))
+    if wanted and builder.device not in (None, "cpu") and not builder.knows_devices({tensor.framework for tensor in wanted}):
+        raise ValueError(f"device={builder.device!r}: these tensors come back as NumPy arrays, which have none; pass framework='torch'")
     builder.placed = contents.storage.place(wanted, progress)
     return builder.build(tree)
 
@@ -152,6 +202,7 @@ def into(
     cast_dtypes: bool,
     selected: Callable[[str], bool],
     renamed: Sequence[tuple[str, str]],
+    as_it_lies: bool,  # nothing was said of kernels that another framework has in another order
     limits: Limits,
     progress: Progress | None,
 ) -> Any:
@@ -163,14 +214,39 @@ def into(
         RestoreInterrupted: the file failed or changed during the last copy.
     """
     live = capture_target(target, limits)
+    # A file by others, or of NumPy's arrays alone, does not say for whom its tensors are.
+    untold = all(tensor.framework in (UNTOLD, PLAIN) for tensor in contents.tensors.values())
     matcher = Matcher(
         cast=cast_dtypes,
         selected=selected,
-        plan=_plan,
+        plan=plan_untold if untold else plan,
         build=builder.build,
         read=lambda tensor: builder.make(tensor, contents.storage.place([tensor], None)(tensor)),
-        versions=cache(lambda: _versions(contents.tree, renamed)),
+        versions=cache(lambda: renamed_versions(contents.tree, renamed)),
+        given=builder.types,
+        metadata=contents.metadata,
     )
+    try:
+        state = _fill(matcher, live, tree, contents, builder, strict=strict, renamed=renamed, progress=progress)
+    except BaseException:
+        for take_back in reversed(matcher.take_back):
+            take_back()
+        raise
+    warn_of_what_fits(matcher, contents.file, as_it_lies=as_it_lies)
+    return state
+
+
+def _fill(
+    matcher: Matcher,
+    live: Tree,
+    tree: Tree,
+    contents: Contents,
+    builder: Builder,
+    *,
+    strict: bool,
+    renamed: Sequence[tuple[str, str]],
+    progress: Progress | None,
+) -> Any:
     result = matcher.fit(live, tree, "")
     matcher.settle()
     if matcher.problems and strict:
@@ -178,9 +254,11 @@ def into(
     before = contents.storage.identity()
     fresh = _unique(pair for node in matcher.wanted for pair in tensors(node))
     builder.placed = contents.storage.place(fresh, progress)
-    contents.storage.check([copy.source for copy in matcher.copies], progress)
+    # What gets a successor is compared with its digests when that is made, which is before anything is changed.
+    contents.storage.check([copy.source for copy in matcher.copies if not copy.live.immutable], progress)
     prepared = _Prepared(matcher.copies, contents)
     matcher.build_values()
+    prepared.succeed(progress)
     known = len(matcher.problems)
     with undisturbed(progress) as told:
         _apply(matcher.steps, contents.file)
@@ -189,6 +267,7 @@ def into(
             _undo(matcher.steps, refused)
             raise refused
         _write(prepared, contents, before, matcher.steps, told)
+        matcher.take_back.clear()
         try:
             state = result()
             for finish in matcher.finish:
@@ -200,25 +279,23 @@ def into(
     if matcher.problems or casts:
         report = dataclasses.replace(_report(matcher, renamed), casts=tuple(casts))
         what = "fits only in part" if matcher.problems else "was converted"
-        warnings.warn(TensorkeepWarning(f"{contents.file} {what}:\n{report}", report=report), stacklevel=4)
+        warnings.warn(TensorkeepWarning(f"{contents.file} {what}:\n{report}", report=report), stacklevel=5)
     return state
 
 
-def _plan(target: Captured, state: Tree, path: str, matcher: Matcher) -> Result:
-    adapter = table.of_kind(target.kind)
-    assert adapter is not None, "it captured the target"
-    return adapter.plan(target, state, path, matcher)
-
-
 class _Prepared:
-    """Copies sorted by how they are made: bytes straight into memory, or values that were read and cast before."""
+    """Copies sorted by how they are made: bytes straight into memory, values that were read and cast before, or new tensors."""
 
     def __init__(self, copies: list[Copy], contents: Contents) -> None:
         self.straight: list[tuple[Copy, memoryview]] = []
         self.by_value: list[tuple[Copy, Any]] = []
         self.casts: list[Cast] = []
+        self.contents = contents
+        self.successors = [copy for copy in copies if copy.live.immutable]
         others: list[Copy] = []
         for copy in copies:
+            if copy.live.immutable:
+                continue
             memory = copy.live.destination() if copy.same_bytes else None
             if memory is None:
                 others.append(copy)
@@ -227,6 +304,14 @@ class _Prepared:
         placed = contents.storage.place([copy.source for copy in others], None)
         for copy in others:
             self.by_value.append((copy, self._value(copy, placed(copy.source))))
+
+    def succeed(self, progress: Progress | None) -> None:
+        """Make the tensors that take the place of those that never change: all of them, before anything else is changed."""
+        placed = self.contents.storage.place([copy.source for copy in self.successors], progress)
+        for copy in self.successors:
+            copy.live.put(self._value(copy, placed(copy.source)))
+        for copy in self.successors:
+            copy.live.written()
 
     def _value(self, copy: Copy, placed: Placed) -> Any:
         if copy.same_bytes and copy.source.dtype.numpy is None:
@@ -240,20 +325,9 @@ class _Prepared:
 
 
 def _report(matcher: Matcher, renamed: Sequence[tuple[str, str]]) -> Report:
-    return make_report(matcher.problems, renamed=renamed, spare=matcher.leaves_to_spare() if matcher.problems else ())
-
-
-def _versions(tree: Tree, renamed: Sequence[tuple[str, str]]) -> dict[str, object]:
-    """Of each module its version, by its path in the target: it moved as what is in it did."""
-    found = dict(versions(tree))
-    moved: dict[str, str] = {}
-    for old, new in renamed if found else ():
-        while old and new and old.rpartition(".")[2] == new.rpartition(".")[2]:
-            old, new = old.rpartition(".")[0], new.rpartition(".")[0]
-            moved.setdefault(old, new)
-    return {path: version for path, version in found.items() if path not in moved} | {
-        moved[path]: version for path, version in found.items() if path in moved
-    }
+    report = make_report(matcher.problems, renamed=renamed, spare=matcher.leaves_to_spare() if matcher.problems else ())
+    turn = hint(matcher.turned)
+    return dataclasses.replace(report, hints=(*report.hints, turn)) if turn else report
 
 
 def _apply(steps: Sequence[Step], file: str) -> None:

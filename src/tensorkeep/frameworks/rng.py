@@ -14,6 +14,12 @@ _BIT_GENERATORS: Final = {
     kind.__name__: kind for kind in (np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox, np.random.SFC64)
 }
 
+_SEED: Final = "seed_seq"
+_TAKES_SEEDS: Final = isinstance((*np.random.PCG64(0).__reduce__(), None)[2], tuple)  # whether one that is there can get another
+_MOST_BITS: Final = 1 << 14  # of a number of a seed
+_MOST_NUMBERS: Final = 1 << 10
+_MOST_POOL: Final = 64
+
 
 class RngAdapter:
     """`random.Random`, `np.random.Generator`, NumPy's bit generators and its old `RandomState`."""
@@ -33,7 +39,10 @@ class RngAdapter:
         name = type(bits).__name__
         if type(bits) is not _BIT_GENERATORS.get(name):
             raise UnsupportedError("", f"a generator over {type(bits).__qualname__}, which NumPy does not bring")
-        return Captured("rng.generator" if bits is not obj else "rng.bits", name, dict(bits.state), origin=obj)
+        state = dict(bits.state)
+        if (seed := _seed(bits)) is not None:
+            state[_SEED] = seed
+        return Captured("rng.generator" if bits is not obj else "rng.bits", name, state, origin=obj)
 
     def rebuild(self, node: Captured, state: Any, types: Mapping[str, type]) -> object:
         """A generator that stands where the saved one stood.
@@ -50,7 +59,8 @@ class RngAdapter:
                 kind = _BIT_GENERATORS.get(node.cls)
                 if kind is None:
                     return state
-                bits = kind()
+                seed, state = state.get(_SEED), {key: value for key, value in state.items() if key != _SEED}
+                bits = kind() if seed is None else kind(_sequence(seed))
                 made = np.random.Generator(bits) if node.kind == "rng.generator" else bits
             _set(made, state)
             _check(made)
@@ -75,6 +85,38 @@ class RngAdapter:
         return lambda: obj
 
 
+def _seed(bits: Any) -> dict[str, Any] | None:
+    """What a bit generator was seeded by, of which `spawn` makes the seeds of others; None where NumPy's own sequence did not seed it."""
+    sequence = getattr(bits, "seed_seq", None)
+    if type(sequence) is not np.random.SeedSequence:
+        return None
+    entropy: Any = sequence.entropy
+    if isinstance(entropy, str) or np.ndim(entropy) > 1:
+        return None
+    key = {"spawn_key": list(map(int, sequence.spawn_key))} if sequence.spawn_key else {}
+    return key | {
+        "entropy": int(entropy) if np.ndim(entropy) == 0 else list(map(int, entropy)),
+        "pool_size": int(sequence.pool_size),
+        "n_children_spawned": int(sequence.n_children_spawned),
+    }
+
+
+def _sequence(seed: Any) -> np.random.SeedSequence:
+    """The seed sequence of such a state.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is none.
+    """
+    entropy, pool, spawned = (seed[name] for name in ("entropy", "pool_size", "n_children_spawned"))
+    key = seed.get("spawn_key", [])
+    numbers = [*(entropy if isinstance(entropy, list) else [entropy]), *key]
+    if not all(type(number) is int and 0 <= number < 1 << _MOST_BITS for number in numbers) or len(numbers) > _MOST_NUMBERS:
+        raise ValueError("a seed of other than whole numbers")
+    if type(pool) is not int or not 4 <= pool <= _MOST_POOL or type(spawned) is not int or not 0 <= spawned < 1 << 32:
+        raise ValueError("a seed sequence of another size")
+    return np.random.SeedSequence(entropy, spawn_key=tuple(key), pool_size=pool, n_children_spawned=spawned)
+
+
 def _check(made: Any) -> None:
     """NumPy takes any place in a block of numbers for where to go on, and would then read beyond it."""
     state = {} if isinstance(made, random.Random) else _get(made)
@@ -84,11 +126,13 @@ def _check(made: Any) -> None:
 
 
 def _get(obj: Any) -> Any:
+    """Where a generator stands; of NumPy's new ones with what seeded them."""
     if isinstance(obj, random.Random):
         return obj.getstate()
     if isinstance(obj, np.random.RandomState):
         return obj.get_state(legacy=False)
-    return obj.bit_generator.state if isinstance(obj, np.random.Generator) else obj.state
+    bits: Any = obj.bit_generator if isinstance(obj, np.random.Generator) else obj
+    return {**bits.state, _SEED: bits.seed_seq} if hasattr(bits, "seed_seq") else bits.state
 
 
 def _set(obj: Any, state: Any) -> None:
@@ -96,10 +140,13 @@ def _set(obj: Any, state: Any) -> None:
         obj.setstate(state)
     elif isinstance(obj, np.random.RandomState):
         obj.set_state(state)
-    elif isinstance(obj, np.random.Generator):
-        obj.bit_generator.state = state
     else:
-        obj.state = state
+        bits: Any = obj.bit_generator if isinstance(obj, np.random.Generator) else obj
+        own = {key: value for key, value in state.items() if key != _SEED}
+        if _TAKES_SEEDS and isinstance(sequence := state.get(_SEED), np.random.SeedSequence):
+            bits.__setstate__((own, sequence))
+        else:
+            bits.state = own
 
 
 ADAPTER: Final = RngAdapter()

@@ -2,10 +2,13 @@
 
 import importlib
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, cast
 
-from tensorkeep.frameworks.protocols import Adapter, Arrays
+from tensorkeep import extras
+from tensorkeep.frameworks.protocols import Adapter, Arrays, Making
+from tensorkeep.tree import Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,23 +19,35 @@ class Row:
         name: of its file here.
         packages: where a class of it, or a base of it, is defined; empty for those that go by what an object can do.
         arrays: whether it has tensors of its own.
+        registers: whether classes of any package may be registered with it: it is asked of every object, once it is imported.
+        makes: whether it builds its objects when asked, as `Making` says.
+        recognizes: whether files by others may be objects of it, which its `found_in` tells.
+        hint: what to do where it is installed and lacks something itself.
     """
 
     name: str
     packages: tuple[str, ...]
     arrays: bool = False
+    registers: bool = False
+    makes: bool = False
+    recognizes: bool = False
+    hint: str = ""
 
 
 ROWS: Final = (
     Row("numpy", ("numpy", "ml_dtypes"), arrays=True),
     Row("torch", ("torch",), arrays=True),
+    Row("keras", ("keras",), makes=True, recognizes=True, hint="Set KERAS_BACKEND to one that is installed: torch, jax or tensorflow."),
     Row("rng", ("numpy", "random")),
+    Row("sklearn", ("sklearn", "xgboost", "lightgbm"), makes=True),
+    Row("scipy", ("scipy",)),
     Row("stateful", ()),
+    Row("jax", ("jax", "jaxlib", "flax"), arrays=True, registers=True),
     Row("records", ()),
 )
 
 _BY_PACKAGE: Final = {package: [row for row in ROWS if package in row.packages] for row in ROWS for package in row.packages}
-_BY_ABILITY: Final = [row for row in ROWS if not row.packages]
+_BY_ABILITY: Final = [row for row in ROWS if not row.packages or row.registers]
 
 
 def _adapter(row: Row) -> Adapter:
@@ -48,6 +63,8 @@ def find(obj: object) -> Adapter | None:
             if adapter.owns(obj):
                 return adapter
     for row in _BY_ABILITY:
+        if not _present(row):
+            continue
         adapter = _adapter(row)
         if adapter.owns(obj):
             return adapter
@@ -61,6 +78,42 @@ def of_kind(kind: str, *, present_only: bool = True) -> Adapter | None:
         if row.name == name and (not present_only or _present(row)):
             return _adapter(row)
     return None
+
+
+def making(kind: str, asked: str | None, *, filling: bool) -> Making | None:
+    """The adapter that builds the object of a kind of `Captured`, where one was asked for; else None.
+
+    Args:
+        asked: the framework whose objects the caller wants.
+        filling: whether the object is to go into one of the caller's.
+    """
+    name = kind.partition(".")[0]
+    for row in ROWS:
+        if row.makes and row.name == name and (filling or name == asked):
+            extras.require(row.name, extra=row.name, hint=row.hint)
+            return cast(Making, _adapter(row))
+    return None
+
+
+def found_in(tree: Tree, metadata: Mapping[str, Any], asked: str) -> Tree:
+    """A tree, as a node of the framework that was asked for where a file by others is one object of it."""
+    for row in ROWS:
+        if row.name == asked and row.recognizes:
+            extras.require(row.name, extra=row.name, hint=row.hint)
+            found: Tree = cast(Any, _adapter(row)).found_in(tree, metadata)
+            return found
+    return tree
+
+
+def check_asked(framework: str) -> None:
+    """Refuse a framework whose objects nothing here builds.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    known = [row.name for row in ROWS if row.makes]
+    if framework not in known:
+        raise ValueError(f"build={framework!r}: known are {', '.join(known)}")
 
 
 def arrays(framework: str, *, forced: bool = False) -> Arrays | None:

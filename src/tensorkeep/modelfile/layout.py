@@ -18,6 +18,7 @@ from tensorkeep.chunks import DIGEST_BYTES, Grid, digest, grid_of
 from tensorkeep.container import METADATA, Span, lay_out, render_header
 from tensorkeep.dtypes import BOOL, are_bools
 from tensorkeep.errors import UnsupportedError
+from tensorkeep.frameworks.versions import Versions
 from tensorkeep.limits import DEFAULT_LIMITS, Limits
 from tensorkeep.plain import is_utf8
 from tensorkeep.tensors import LazyTensor, as_bytes
@@ -38,6 +39,7 @@ class Document(msgspec.Struct, omit_defaults=True):
     digests: str
     writer: str = ""
     framework: str = ""
+    versions: Versions = {}
     structure: msgspec.Raw = msgspec.Raw(b"null")
     metadata: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
@@ -78,21 +80,35 @@ class Layout:
         return bytes(header)
 
 
-def lay_out_state(tree: Tree, metadata: Mapping[str, Any], limits: Limits = DEFAULT_LIMITS) -> Layout:
+def lay_out_state(
+    tree: Tree, metadata: Mapping[str, Any], limits: Limits = DEFAULT_LIMITS, *, versions: Mapping[str, str] | None = None
+) -> Layout:
     """The layout of a tree.
+
+    Args:
+        versions: of the frameworks whose objects are in it, by package.
 
     Raises:
         UnsupportedError: it holds what cannot be kept, or its header would pass the cap of safetensors.
     """
     encoded = structure.encode(tree, limits)
-    _check_bools(encoded.tensors)
+    check_bools(encoded.tensors)
     spans = lay_out({path: tensor.spec for path, tensor in encoded.tensors.items()})
     grid = grid_of([span.stop - span.start for span in spans.values()])
     own, texts = _split_metadata(metadata, limits)
     blank_digests = _blank_base64(len(grid) * DIGEST_BYTES)
     document = msgspec.json.encode(encoded.document)
     text = msgspec.json.encode(
-        Document(VERSION, _ZEROS.decode(), blank_digests, f"tensorkeep {__version__}", encoded.framework, msgspec.Raw(document), own)
+        Document(
+            VERSION,
+            _ZEROS.decode(),
+            blank_digests,
+            f"tensorkeep {__version__}",
+            encoded.framework,
+            dict(versions or {}),
+            msgspec.Raw(document),
+            own,
+        )
     )
     everything = {"format": texts.pop("format", MARK), KEY: text.decode(), **texts}
     blank = render_header(spans, everything)
@@ -108,20 +124,20 @@ def lay_out_state(tree: Tree, metadata: Mapping[str, Any], limits: Limits = DEFA
     return Layout([encoded.tensors[path] for path in spans], spans, grid, len(blank), nbytes, blank, root_at, digests_at)
 
 
-def _check_bools(tensors: Mapping[str, LazyTensor]) -> None:
+def check_bools(tensors: Mapping[str, LazyTensor]) -> None:
     """Refuse bad truth values before there is a file. Those that must be copied are looked at when they are: see `copied`."""
     for path, tensor in tensors.items():
         if tensor.spec.dtype is BOOL and (view := tensor.source.view()) is not None:
             _check_bool(path, view if isinstance(view, bytes) else as_bytes(view))
 
 
-def copied(path: str, tensor: LazyTensor) -> memoryview:
-    """The bytes of a tensor that do not lie in memory as they do in a file.
+def copied(path: str, tensor: LazyTensor, start: int, stop: int) -> memoryview:
+    """Bytes `start` to `stop` of a tensor that do not lie in memory as they do in a file.
 
     Raises:
         UnsupportedError: they are no truth values.
     """
-    data = tensor.source.read(0, tensor.nbytes)
+    data = tensor.source.read(start, stop)
     if tensor.spec.dtype is BOOL:
         _check_bool(path, data)
     return data
@@ -160,11 +176,11 @@ def _split_metadata(metadata: Mapping[str, Any], limits: Limits) -> tuple[msgspe
             others[key] = value
     if not others:
         return msgspec.UNSET, texts
-    encoded = structure.encode(others, limits)
+    encoded = structure.encode(others, limits, packing=False)
     if encoded.tensors:
         raise UnsupportedError(
             f"metadata {next(iter(encoded.tensors))!r}",
-            "a tensor, or a text or list that is long enough to be one",
+            "a tensor",
             hint="Put it in the state.",
         )
     return msgspec.Raw(msgspec.json.encode(encoded.document)), texts

@@ -8,13 +8,14 @@ from typing import Any, Final
 import msgspec
 
 from tensorkeep import dtypes, strictjson, structure
+from tensorkeep.backends.files import File
 from tensorkeep.chunks import digest
 from tensorkeep.container import LENGTH_BYTES, Header, header_length, parse_header
 from tensorkeep.contents import Contents, Tensors
 from tensorkeep.errors import CorruptError, FormatError, TensorkeepError
 from tensorkeep.limits import Limits
 from tensorkeep.modelfile.layout import KEY, ROOT_DIGITS, VERSION, Document
-from tensorkeep.modelfile.storage import File, FileBytes, FileStorage
+from tensorkeep.modelfile.storage import FileBytes, FileStorage
 from tensorkeep.plain import decode_bytes
 from tensorkeep.tensors import LazyTensor
 
@@ -104,6 +105,7 @@ def _model_file(
         version=document.version,
         writer=document.writer,
         root=document.root,
+        versions=document.versions,
     )
 
 

@@ -6,18 +6,21 @@ Lives here: checking, mapping, reading and placing the bytes of tensors. Lives e
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Final, Protocol
+from typing import ClassVar, Final
 
 import msgspec
 import numpy as np
 
 from tensorkeep import dtypes
-from tensorkeep.chunks import CHUNK_BYTES, DIGEST_BYTES, Grid, digest, grid_of
+from tensorkeep.backends.files import File, MemoryFile, reads_at_a_time
+from tensorkeep.backends.remote_file import RemoteFile
+from tensorkeep.chunks import CHUNK_BYTES, DIGEST_BYTES, SMALL_BYTES, Grid, digest, grid_of
 from tensorkeep.container import Header
-from tensorkeep.contents import Placed, Placement
+from tensorkeep.contents import Passing, Placed, Placement
 from tensorkeep.errors import CorruptError, FormatError
+from tensorkeep.modelfile.held import Held
 from tensorkeep.progress import Progress
-from tensorkeep.tensors import Array, LazyTensor
+from tensorkeep.tensors import Array, LazyTensor, fresh
 from tensorkeep.workers import Job, run
 
 JOB_BYTES: Final = 4 * CHUNK_BYTES
@@ -25,54 +28,10 @@ _NOTHING: Final = np.empty(0, np.uint8)  # where empty tensors are
 MAPPED_BYTES: Final = 64 << 10  # smaller files are read: a mapping costs more than the copy
 
 
-class File(Protocol):
-    """An open file, as the backends have it."""
-
-    name: str
-    nbytes: int
-
-    @property
-    def remote(self) -> bool: ...
-    def identity(self) -> object: ...
-    def read_into(self, offset: int, into: memoryview) -> None: ...
-    def read_vector(self, offset: int, into: Sequence[memoryview]) -> None: ...
-    def mapping(self) -> memoryview | None: ...
-    def read_ahead(self, start: int, stop: int) -> None: ...
-    def will_need(self, start: int, stop: int) -> None: ...
-    def close(self) -> None: ...
-
-
-class MemoryFile:
-    """Bytes in memory as a file."""
-
-    remote = False
-
-    def __init__(self, data: memoryview, name: str) -> None:
-        self.data, self.name, self.nbytes = data, name, data.nbytes
-
-    def identity(self) -> object:
-        return None
-
-    def read_into(self, offset: int, into: memoryview) -> None:
-        into[:] = self.data[offset : offset + into.nbytes]
-
-    def read_vector(self, offset: int, into: Sequence[memoryview]) -> None:
-        for part in into:
-            self.read_into(offset, part)
-            offset += part.nbytes
-
-    def mapping(self) -> memoryview | None:
-        return None
-
-    def read_ahead(self, start: int, stop: int) -> None: ...
-
-    def will_need(self, start: int, stop: int) -> None: ...
-
-    def close(self) -> None: ...
-
-
 class FileBytes(msgspec.Struct, gc=False):
     """The bytes of one tensor of an open file."""
+
+    piecewise: ClassVar = True
 
     storage: "FileStorage"
     start: int  # from the start of the data
@@ -81,6 +40,10 @@ class FileBytes(msgspec.Struct, gc=False):
 
     def view(self) -> Array | None:
         return None
+
+    def chunk_digests(self) -> bytes | None:
+        """The digests of a tensor's own chunks, as the file has them; None where it has none, or its chunk holds others too."""
+        return self.storage.chunk_digests(self)
 
     def read(self, start: int, stop: int) -> memoryview:
         data = self.storage.read(self.start + start, self.start + stop)
@@ -108,6 +71,7 @@ class FileStorage:
         self._mapping: memoryview | None = None
         self._mapped = False
         self._kept: tuple[int, int, Array] = (0, 0, _NOTHING)  # the chunk that was read last, where nothing is mapped
+        self._held: Held | None = None
         self._lock = threading.Lock()
         self._bools = any(spec.dtype is dtypes.BOOL for spec in {id(span.spec): span.spec for span in header.spans.values()}.values())
         self._names: list[str] = []  # of the tensors that have bytes, and their first ones: damage may be in many places
@@ -125,6 +89,13 @@ class FileStorage:
                 f"{len(digests):,} bytes of digests, where its {len(grid):,} chunks need {len(grid) * DIGEST_BYTES:,}",
             )
         self.grid, self.digests, self.good = grid, digests, bytearray(len(grid))
+
+    def chunk_digests(self, source: FileBytes) -> bytes | None:
+        """The digests of a tensor's own chunks, as they stand in the file; None where there are none, or its chunk holds others too."""
+        if self.grid is None or source.stop - source.start < SMALL_BYTES:
+            return None
+        numbers = self.grid.crossing(source.start, source.stop)
+        return self.digests[numbers.start * DIGEST_BYTES : numbers.stop * DIGEST_BYTES]
 
     def identity(self) -> object:
         return self.file.identity()
@@ -175,12 +146,15 @@ class FileStorage:
         begin, end, buffer = self._kept
         if not begin <= first <= last <= end:
             begin, end, buffer = first, last, np.empty(last - first, np.uint8)
-            run(self._reads([(first, last)], [buffer]), nbytes=last - first)
+            self._run(self._reads([(first, last)], [buffer]), last - first)
         part = buffer[start - begin : stop - begin]
         if end - begin > CHUNK_BYTES:
             return memoryview(part)
         self._kept = begin, end, buffer  # small tensors share a chunk: the next one is likely in it, and takes bytes of its own too
         return memoryview(part.copy())
+
+    def _run(self, jobs: Iterable[Job], nbytes: int, progress: Progress | None = None) -> None:
+        run(jobs, nbytes=nbytes, progress=progress, threads=reads_at_a_time(self.file, nbytes))
 
     def judge(self, number: int, found: bytes) -> None:
         """Compare the digest of a chunk."""
@@ -216,10 +190,18 @@ class FileStorage:
         return FormatError(self.file.name, f"{self.paths(source.start, source.stop)[0]}: a BOOL byte that is neither 0 nor 1")
 
     def check(self, tensors: Collection[LazyTensor], progress: Progress | None) -> None:
-        self._check_digests(tensors, progress)
+        self._held = Held() if isinstance(self.file, RemoteFile) else None  # until they are filled in
+        try:
+            self._check_digests(tensors, progress)
+        except BaseException:
+            self._held = None
+            raise
         for source in [source for source in map(_bytes_of, tensors) if source.bools] if self._bools else ():
             if not dtypes.are_bools(self.data(source.start, source.stop)):
                 raise self.no_bools(source)
+
+    def in_passing(self, tensors: Collection[LazyTensor]) -> Passing:
+        return Passing()
 
     def _check_digests(self, tensors: Collection[LazyTensor], progress: Progress | None) -> None:
         grid = self.grid
@@ -232,7 +214,7 @@ class FileStorage:
             numbers = sorted({number for source in map(_bytes_of, tensors) for number in grid.crossing(source.start, source.stop)})
         wanted = [number for number in numbers if not self.good[number]]
         nbytes = sum(grid.starts[n + 1] - grid.starts[n] for n in wanted)
-        run(self._checks(wanted, grid, few=self._are_few(nbytes)), nbytes=nbytes, progress=progress)
+        self._run(self._checks(wanted, grid, few=self._are_few(nbytes)), nbytes, progress)
 
     def _are_few(self, nbytes: int) -> bool:
         """Whether so little is wanted that each range is asked for alone: what the system reads ahead of it may never be used."""
@@ -240,6 +222,7 @@ class FileStorage:
 
     def _checks(self, wanted: list[int], grid: Grid, *, few: bool = False, collect: bool = False) -> Iterator[Job]:
         """Jobs over neighbouring chunks, at most JOB_BYTES together. They raise at the first damage, or leave it in `good`."""
+        held = self._held
         for first, last in _runs(wanted, grid):
             start, stop = grid.starts[first], grid.starts[last]
 
@@ -249,6 +232,8 @@ class FileStorage:
                     self.file.will_need(at + start, at + stop)
                 self.file.read_ahead(at + start, at + stop)
                 data = self.data(start, stop)
+                if held is not None:
+                    held.add(start, data)
                 for number in range(first, last):
                     begin, end = grid.span(number)
                     found = digest(data[begin - start : end - start])
@@ -263,7 +248,7 @@ class FileStorage:
         grid = self.grid
         if grid is None:
             return []
-        run(self._checks(list(range(len(grid))), grid, collect=True), nbytes=grid.starts[-1], progress=progress)
+        self._run(self._checks(list(range(len(grid))), grid, collect=True), grid.starts[-1], progress)
         at = self.header.data_start
         damaged = [grid.span(number) for number in range(len(grid)) if not self.good[number]]
         return [(path, at + start, at + stop) for start, stop in damaged for path in self.paths(start, stop)]
@@ -279,8 +264,8 @@ class FileStorage:
     def _place_apart(self, tensors: Sequence[LazyTensor], progress: Progress | None) -> Placement:
         """Memory of their own: large tensors each, small neighbours by the chunk that they share. Bytes are hashed where they stay."""
         ranges = self._ranges([_bytes_of(tensor) for tensor in tensors])
-        memory = [np.empty(stop - start, np.uint8) for start, stop in ranges]
-        run(self._reads(ranges, memory), nbytes=sum(stop - start for start, stop in ranges), progress=progress)
+        memory = [fresh(stop - start) for start, stop in ranges]
+        self._run(self._reads(ranges, memory), sum(stop - start for start, stop in ranges), progress)
         starts = [start for start, _ in ranges]
 
         def placed(tensor: LazyTensor) -> Placed:
@@ -333,7 +318,10 @@ class FileStorage:
 
     def fill(self, pairs: Sequence[tuple[LazyTensor, memoryview]], progress: Progress | None) -> None:
         ordered = sorted(((_bytes_of(tensor), memory) for tensor, memory in pairs), key=lambda pair: pair[0].start)
-        run(self._fills(ordered), nbytes=sum(memory.nbytes for _, memory in ordered), progress=progress)
+        try:
+            self._run(self._fills(ordered), sum(memory.nbytes for _, memory in ordered), progress)
+        finally:
+            self._held = None
 
     def _fills(self, ordered: list[tuple[FileBytes, memoryview]]) -> Iterator[Job]:
         """Jobs that read straight into place: neighbours in one call, large tensors in pieces."""
@@ -358,7 +346,14 @@ class FileStorage:
             yield self._fill(start, stop, waiting)
 
     def _fill(self, start: int, stop: int, into: list[memoryview]) -> Job:
-        return stop - start, lambda: self.file.read_vector(self.header.data_start + start, into)
+        def call() -> None:
+            at, held = self.header.data_start, self._held
+            if held is None:
+                self.file.read_vector(at + start, into)
+            else:
+                held.give(start, into, lambda offset, part: self.file.read_into(at + offset, part))
+
+        return stop - start, call
 
 
 def _bytes_of(tensor: LazyTensor) -> FileBytes:

@@ -3,7 +3,7 @@
 import math
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from tensorkeep import dtypes, plain
 from tensorkeep.errors import FormatError
@@ -12,6 +12,9 @@ from tensorkeep.structure.grammar import FACTORIES, NUMBERS, PATHS_EACH, memory_
 from tensorkeep.structure.keys import Filling, Unfit
 from tensorkeep.tensors import LazyTensor, TensorSpec
 from tensorkeep.tree import Captured, Packed, Tree, brief, join
+
+_LONG: Final = 1000  # items of a list that are looked at together
+_PLAIN_KINDS: Final = ({str}, {int}, {bool})
 
 
 def decode(document: object, stored: Mapping[str, LazyTensor], *, framework: str, file: str, nbytes: int, limits: Limits) -> Tree:
@@ -89,6 +92,11 @@ class _Decoder:
         self.check(depth, document, path)
         if not isinstance(document, list):
             raise self.wrong(f"a list is wanted, found {brief(document)}")
+        if len(document) > _LONG and set(map(type, document)) in _PLAIN_KINDS:  # a vocabulary: without a path for each word
+            self.values += len(document)
+            for number in (min(document), max(document)) if type(document[0]) is int else ():
+                self.small(number)
+            return document
         return [self.node(child, join(path, number), depth + 1) for number, child in enumerate(document)]
 
     def entries(self, document: object, path: str, depth: int) -> dict[Any, Tree]:
@@ -188,14 +196,14 @@ class _Decoder:
         dtype = dtypes.parse(described)
         if dtype is None or dtype.stored != spec.dtype.name:
             raise self.wrong(f"the tensor {path!r} is said to be {brief(described)}, but is stored as {spec.dtype}")
-        if dtype.tail is None:
-            return TensorSpec(dtype, spec.shape)
         if dtype.tail == 0:  # no byte of the file stands behind its elements, so each counts like a value that is written out
             self.values += math.prod(spec.shape[:-1])
             self.check(0)
-        if not spec.shape or spec.shape[-1] != dtype.tail:
-            raise self.wrong(f"the tensor {path!r} of {dtype} needs a last axis of {dtype.tail}, found shape {spec.shape}")
-        return TensorSpec(dtype, spec.shape[:-1])
+        shape = dtype.logical_shape(spec.shape)
+        if shape is None:
+            axis = f"{dtype.tail}" if dtype.block == 1 else f"a multiple of {dtype.bits // 8} bytes"
+            raise self.wrong(f"the tensor {path!r} of {dtype} needs a last axis of {axis}, found shape {spec.shape}")
+        return TensorSpec(dtype, shape)
 
     def tagged(self, document: dict[str, Any], path: str, depth: int) -> Tree:
         tag = next(iter(document), "")

@@ -3,6 +3,7 @@
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -46,20 +47,23 @@ class ArrayBytes(msgspec.Struct, gc=False):
         return as_bytes(self.array)[start:stop]
 
 
-def encode(tree: Tree, limits: Limits) -> Encoded:
+def encode(tree: Tree, limits: Limits, *, packing: bool = True) -> Encoded:
     """A tree as a document and its tensors, which get their paths here.
+
+    Args:
+        packing: whether long texts and lists of numbers become tensors.
 
     Raises:
         UnsupportedError: it holds a value that cannot be kept, or passes a limit: a reader would refuse it.
     """
-    encoder = _Encoder(limits)
+    encoder = _Encoder(limits, packing)
     document = encoder.node(tree, "", 0)
     return Encoded(document, encoder.tensors, encoder.framework or "numpy", encoder.path_bytes)
 
 
 class _Encoder:
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
+    def __init__(self, limits: Limits, packing: bool) -> None:
+        self.limits, self.packing = limits, packing
         self.tensors: dict[str, LazyTensor] = {}
         self.framework = ""
         self.values = self.path_bytes = 0
@@ -74,7 +78,7 @@ class _Encoder:
         if kind is dict:
             return {"dict": self.items(node, path, depth)}
         if kind is list or kind is tuple:
-            if len(node) > plain.LONG_LIST and (packed := _pack_numbers(node)) is not None:
+            if self.packing and len(node) > plain.LONG_LIST and (packed := _pack_numbers(node)) is not None:
                 return self.packed(packed, path)
             children = self.children(node, path, depth)
             return children if kind is list else {"tuple": children}
@@ -122,7 +126,7 @@ class _Encoder:
             return {kind.__name__: sorted((self.hashable(item, path, depth + 1) for item in node), key=msgspec.json.encode)}
         if kind is Packed:
             return self.packed(node, path)
-        if (kind is str or kind is bytes) and (packed := _pack_text(node)) is not None:
+        if self.packing and (kind is str or kind is bytes) and (packed := _pack_text(node)) is not None:
             return self.packed(packed, path)
         try:
             return plain.encode(node)
@@ -172,7 +176,7 @@ class _Encoder:
             self.tensors[tensor.name] = tensor
         document: dict[str, object] = {"tensor": tensor.name}
         if not tensor.spec.dtype.known:
-            document["dtype"] = dtypes.describe(tensor.spec.dtype)
+            document["dtype"] = _described(tensor.spec.dtype, path)
         if tensor.framework != PLAIN:
             self.framework = self.framework or tensor.framework
             if tensor.framework != self.framework:
@@ -238,3 +242,16 @@ def _pack_numbers(values: list[Any] | tuple[Any, ...]) -> Packed | None:
         "list" if type(values) is list else "tuple",
         LazyTensor(TensorSpec(dtype, array.shape), ArrayBytes(array), framework=PLAIN),
     )
+
+
+@lru_cache(maxsize=256)
+def _kept(dtype: dtypes.DType) -> object | None:
+    """A dtype as JSON, if that is read back: files of others may have some that differ from machine to machine, as NumPy's longdouble."""
+    described = dtypes.describe(dtype)
+    return described if dtypes.parse(described) is not None else None
+
+
+def _described(dtype: dtypes.DType, path: str) -> object:
+    if (described := _kept(dtype)) is None:
+        raise UnsupportedError(path, f"a tensor of {dtype}, which the format has no name for", hint="Cast it first, such as to float64.")
+    return described

@@ -1,11 +1,14 @@
 """Grammar: what writing and reading a structure agree on."""
 
+from collections import OrderedDict
 from typing import Final
 
 from tensorkeep import dtypes
 from tensorkeep.dtypes import DType
 
-FACTORIES: Final[dict[str, type]] = {kind.__name__: kind for kind in (list, dict, set, tuple, int, float, complex, bool, str, bytes)}
+FACTORIES: Final[dict[str, type]] = {
+    kind.__name__: kind for kind in (list, dict, set, tuple, int, float, complex, bool, str, bytes, OrderedDict)
+}
 """What a defaultdict may make: nothing else can be kept."""
 
 NUMBERS: Final[dict[type, DType]] = {float: dtypes.F64, int: dtypes.I64, bool: dtypes.BOOL, complex: dtypes.C128}

@@ -2,31 +2,16 @@
 
 from collections.abc import Iterable
 from os import PathLike
-from typing import Any, BinaryIO, TypedDict, TypeVar, Unpack, overload
+from typing import Any, BinaryIO, TypeVar, Unpack, overload
 
-from tensorkeep.contents import Contents
-from tensorkeep.errors import MismatchError, escaped
-from tensorkeep.frameworks import restore
-from tensorkeep.limits import DEFAULT_LIMITS, Limits
+from tensorkeep.limits import Limits
+from tensorkeep.loading import Options, load_contents
 from tensorkeep.opening import of_bytes, open_contents
 from tensorkeep.progress import Progress
-from tensorkeep.selection import Clash, Only, Rename, expected, take
+from tensorkeep.selection import Only, Rename
+from tensorkeep.transposing import Transpose
 
 State = TypeVar("State")
-
-
-class Options(TypedDict, total=False):
-    """What `loads` takes of the arguments of `load`, which tells what they mean."""
-
-    into: Any
-    framework: str | None
-    device: Any
-    only: Only | None
-    rename: Rename | None
-    strict: bool
-    cast: bool
-    types: Iterable[type]
-    progress: Progress | None
 
 
 @overload
@@ -34,15 +19,17 @@ def load(
     path: "str | PathLike[str] | BinaryIO",
     *,
     into: State,
+    build: None = None,
     framework: str | None = None,
     device: Any = None,
     only: Only | None = None,
     rename: Rename | None = None,
+    transpose: Transpose | None = None,
     strict: bool = True,
     cast: bool = False,
     verify: bool = True,
     mmap: bool | None = None,
-    types: Iterable[type] = (),
+    types: Iterable[Any] = (),
     limits: Limits | None = None,
     progress: Progress | None = None,
 ) -> State: ...
@@ -53,15 +40,17 @@ def load(
     path: "str | PathLike[str] | BinaryIO",
     *,
     into: None = None,
+    build: str | None = None,
     framework: str | None = None,
     device: Any = None,
     only: Only | None = None,
     rename: Rename | None = None,
+    transpose: Transpose | None = None,
     strict: bool = True,
     cast: bool = False,
     verify: bool = True,
     mmap: bool | None = None,
-    types: Iterable[type] = (),
+    types: Iterable[Any] = (),
     limits: Limits | None = None,
     progress: Progress | None = None,
 ) -> Any: ...
@@ -71,15 +60,17 @@ def load(
     path: "str | PathLike[str] | BinaryIO",
     *,
     into: Any = None,
+    build: str | None = None,
     framework: str | None = None,
     device: Any = None,
     only: Only | None = None,
     rename: Rename | None = None,
+    transpose: Transpose | None = None,
     strict: bool = True,
     cast: bool = False,
     verify: bool = True,
     mmap: bool | None = None,
-    types: Iterable[type] = (),
+    types: Iterable[Any] = (),
     limits: Limits | None = None,
     progress: Progress | None = None,
 ) -> Any:
@@ -89,17 +80,24 @@ def load(
 
     Args:
         path: a model file, or a safetensors file by others; a binary file object is read to its end.
-        into: models, optimizers and tensors to fill in place, alone or in dicts and lists. They stay the same objects.
-        framework: `numpy` or `torch`: make all tensors of this one. Without it each becomes what it was saved as, if that framework is
-            imported, else NumPy.
-        device: where to put them, such as `cuda`.
+        into: models, optimizers and tensors to fill in place, alone or in dicts and lists. They stay the same objects,
+            but for those that never change (JAX's): for these the answer has new ones.
+        build: `sklearn` or `keras`: build the estimators or models themselves, by closed tables of exact names. Without it, one without a
+            target is a plain tree.
+        framework: `numpy`, `torch` or `jax`: make all tensors of this one. Without it each becomes what it was saved as, if that
+            framework is imported, else NumPy.
+        device: where to put them, such as `cuda`; for a framework that has devices.
         only: a glob over the file's paths (`*` crosses dots), or a callable; nothing else is read.
         rename: from the file's paths to the target's: a mapping, pairs of patterns (`("module.*", "*")`), or a callable.
+        transpose: for kernels that another framework has in another order: the name of a rule set (`torch->keras`, `torch->flax`,
+            `keras->torch`, `flax->torch`), or patterns of paths and the axes of the file's tensor in the target's order:
+            `{"*kernel": (1, 0)}`. A rule is for tensors of as many axes as it names.
         strict: raise if anything does not fit. `False` takes what fits and warns with the same report.
         cast: convert to the target's dtypes, rounding to nearest even; what changed is reported.
-        verify: compare every byte with its digest before it is used.
+        verify: compare every byte with its digest before it is used; of formats of others with their checksums, but for views of PyTorch's
+            archives, which are not read to be checked: `tk.verify` does that.
         mmap: views of the file, copied when written to; `False` for memory of their own, better for arrays to train on.
-        types: dataclasses and named tuples that may come back as themselves.
+        types: dataclasses and named tuples, and estimators, layers and functions of yours inside a model, to come back as themselves.
         limits: bounds on what the file may ask for.
         progress: called with the bytes done and in all.
 
@@ -111,6 +109,8 @@ def load(
         CorruptError: bytes are not those that were written. Nothing was changed.
         MismatchError: file and target disagree; all problems at once. Nothing was changed.
         FileNotFoundError: nothing is there.
+        UnsupportedError: a tensor that `transpose` names has elements that are packed together.
+        ValueError: `only` takes nothing for `into`, or `transpose` is for no tensor.
 
     Example:
         >>> import numpy as np
@@ -123,13 +123,15 @@ def load(
         array([0., 1., 2.])
     """
     with open_contents(path, verify=verify, mmap=mmap, limits=limits) as contents:
-        return _load(
+        return load_contents(
             contents,
             into=into,
+            build=build,
             framework=framework,
             device=device,
             only=only,
             rename=rename,
+            transpose=transpose,
             strict=strict,
             cast=cast,
             types=types,
@@ -157,52 +159,4 @@ def loads(data: "bytes | bytearray | memoryview", *, verify: bool = True, limits
         (1, 2)
     """
     with of_bytes(data, name="<bytes>", verify=verify, limits=limits) as contents:
-        return _load(contents, limits=limits, **options)
-
-
-def _load(
-    contents: Contents,
-    *,
-    into: Any = None,
-    framework: str | None = None,
-    device: Any = None,
-    only: Only | None = None,
-    rename: Rename | None = None,
-    strict: bool = True,
-    cast: bool = False,
-    types: Iterable[type] = (),
-    limits: Limits | None = None,
-    progress: Progress | None = None,
-) -> Any:
-    try:
-        tree, renamed = take(contents.tree, only, rename)
-    except Clash as clash:
-        raise MismatchError(contents.file, f"  {escaped(clash)}") from None
-    builder = restore.Builder(
-        contents.file,
-        nbytes=contents.nbytes,
-        framework=framework,
-        device=None if device is None else str(device),
-        types=_by_name(types),
-    )
-    if into is None:
-        return restore.build(tree, contents, builder, progress)
-    return restore.into(
-        tree,
-        into,
-        contents,
-        builder,
-        strict=strict,
-        cast_dtypes=cast,
-        selected=expected(contents.tree, only, rename),
-        renamed=renamed,
-        limits=limits or DEFAULT_LIMITS,
-        progress=progress,
-    )
-
-
-def _by_name(types: Iterable[type]) -> dict[str, type]:
-    classes = [] if isinstance(types, type) else list(types)
-    if isinstance(types, type) or not all(isinstance(cls, type) for cls in classes):
-        raise TypeError(f"types= takes several classes, such as types=(Settings,), found {types!r:.80}")
-    return {cls.__qualname__: cls for cls in classes}
+        return load_contents(contents, limits=limits, **options)

@@ -1,31 +1,23 @@
 """show: what a file holds, at a glance.
 
-Lives here: `Summary`, and how tensors alike are told in one row. Lives elsewhere: how it looks on a screen (cli).
+Lives here: `Summary`. Lives elsewhere: how tensors alike are told in one row (alike), how it looks on a screen (cli).
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
-from math import prod
-from operator import itemgetter
+from dataclasses import dataclass, field
 from os import PathLike
-from typing import Any, BinaryIO, Final, TypeVar
+from typing import Any, BinaryIO, Final
 
-import msgspec
-
-from tensorkeep.contents import Contents
+from tensorkeep.contents import Contents, Finding
+from tensorkeep.dtypes import C32, DType
 from tensorkeep.limits import Limits
 from tensorkeep.opening import open_contents
 from tensorkeep.progress import Progress
 from tensorkeep.tensors import LazyTensor
-from tensorkeep.tree import CONTAINERS, Captured, Packed, Tree, brief, children, join
+from tensorkeep.tree import CONTAINERS, Captured, Packed, Stub, Tree, brief, children, join
+from tensorkeep.verbs.alike import together
 
-_MOST_NUMBERS: Final = 8  # in a path that may share a row: no real one has more, and each costs a level of recursion
-_LONGEST_NUMBER: Final = 9  # digits: longer ones count nothing
-_DIGITS: Final = re.compile("([0-9]+)")
-
-Kind = TypeVar("Kind")
+_FIELDS: Final = 3  # of a structured dtype that are named
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +25,10 @@ class Row:
     """Tensors alike: the same dtype and shape, at paths that differ in numbers only.
 
     Attributes:
-        path: such as `layers.{0..23}.mlp.weight`: these paths and no other, unless its ranges are too many to tell (`...`).
+        path: such as `layers.{0..23}.mlp.weight`: these paths and no other, unless its ranges are too many to tell (`...`). `{same}` is the
+            number before it once more.
         count: how many.
-        dtype, shape: of each.
+        dtype, shape: of each; of a structured dtype the first fields, `{x, y, z, ...}`.
         nbytes: of all together.
     """
 
@@ -76,7 +69,7 @@ class Summary:
 
     Attributes:
         file, format, version, writer: what it is, and who wrote it.
-        nbytes: size of the file in bytes.
+        nbytes: size in bytes of the file, with the others that it is made of.
         tensors: how many; tied ones count once.
         elements: of all of them together, those of an optimizer too.
         dtypes: by dtype, its share; the largest first.
@@ -86,6 +79,12 @@ class Summary:
         metadata: what the file says about itself.
         digests: whether every byte can be checked.
         root: the file's identity, in hex, or "".
+        checksum: the kind of checksum that a file by others has over its bytes, such as `CRC-32`, or "".
+        objects: objects that the file names, those alike together, with their classes. They were not made: what they hold stands in `rows`
+            and `values`.
+        findings: what would be dangerous when loaded the usual way, as far as reading met it; `scan` looks further.
+        left_out: what was not read, and why, a sentence each.
+        versions: of the frameworks whose objects it holds, by package, where a model file or a checkpoint says so.
 
     Example:
         >>> import numpy as np
@@ -112,18 +111,23 @@ class Summary:
     metadata: Mapping[str, Any]
     digests: bool
     root: str
+    checksum: str = ""
+    objects: tuple[Value, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    left_out: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 def show(path: "str | PathLike[str] | BinaryIO", *, limits: Limits | None = None, progress: Progress | None = None) -> Summary:
     """Tell what a file holds. Reads its header only.
 
     Args:
-        path: a model file, or a safetensors file by others.
+        path: any file, or folder, that `load` reads.
         limits: bounds on what the file may ask for.
         progress: called with the bytes done and in all: once, for a header is read in one go.
 
     Returns:
-        Summary: sizes, dtypes, the tensors with those alike together, plain values, metadata.
+        Summary: sizes, dtypes, the tensors with those alike together, plain values, metadata, and what was left out.
 
     Raises:
         FormatError: no file that tensorkeep reads.
@@ -168,11 +172,28 @@ def _summary(contents: Contents) -> Summary:
         dtypes=_dtypes(tensors),
         rows=tuple(_rows(tensors)),
         ties=ties,
-        values=tuple(Value(path, count, text) for path, count, text in _together(values)),
+        values=tuple(Value(path, count, text) for path, count, text in together(values)),
         metadata=dict(contents.metadata),
         digests=contents.digests,
         root=contents.root,
+        checksum=contents.checksum,
+        versions=dict(contents.versions),
+        objects=tuple(Value(path, count, text) for path, count, text in together(list(_objects(contents.tree, "")))),
+        findings=contents.findings,
+        left_out=contents.left_out,
     )
+
+
+def _objects(node: Tree, path: str) -> Iterator[tuple[str, str]]:
+    """Path and class of every object that has something inside; one without is a value."""
+    while isinstance(node, Captured):
+        node = node.state
+    inside = children(node)
+    if isinstance(node, Stub) and inside:
+        yield path, f"{node.module}.{node.name}" if node.module else node.name
+    for key, child in inside or ():
+        if isinstance(child, _INSIDE):
+            yield from _objects(child, join(path, key))
 
 
 def _leaves(node: Tree, path: str) -> Iterator[tuple[str, Tree]]:
@@ -180,7 +201,7 @@ def _leaves(node: Tree, path: str) -> Iterator[tuple[str, Tree]]:
     while isinstance(node, Captured):
         node = node.state
     inside = children(node)
-    if not inside or not node or not (isinstance(node, dict) or any(isinstance(child, _BRANCHES) for child in node)):
+    if not inside or not node or not (isinstance(node, (dict, Stub)) or any(isinstance(child, _BRANCHES) for child in node)):
         yield path, node
         return
     for key, child in inside:
@@ -190,7 +211,8 @@ def _leaves(node: Tree, path: str) -> Iterator[tuple[str, Tree]]:
             yield from _leaves(child, join(path, key))
 
 
-_BRANCHES: Final = (*CONTAINERS, Captured, LazyTensor, Packed)
+_INSIDE: Final = (*CONTAINERS, Captured, Stub)
+_BRANCHES: Final = (*_INSIDE, LazyTensor, Packed)
 
 
 def _text(value: object) -> str:
@@ -202,7 +224,7 @@ def _text(value: object) -> str:
 def _dtypes(tensors: Sequence[LazyTensor]) -> dict[str, Share]:
     by_dtype: dict[str, list[LazyTensor]] = {}
     for tensor in tensors:
-        by_dtype.setdefault(str(tensor.dtype), []).append(tensor)
+        by_dtype.setdefault(_dtype(tensor.dtype), []).append(tensor)
     shares = {
         dtype: Share(len(alike), sum(tensor.spec.count for tensor in alike), sum(tensor.nbytes for tensor in alike))
         for dtype, alike in by_dtype.items()
@@ -210,56 +232,18 @@ def _dtypes(tensors: Sequence[LazyTensor]) -> dict[str, Share]:
     return dict(sorted(shares.items(), key=lambda item: -item[1].nbytes))
 
 
+def _dtype(dtype: DType) -> str:
+    """Its name; of a structure some names of its fields, for NumPy's spelling of all of it fills a screen."""
+    names = dtype.numpy.names if dtype.numpy is not None else None
+    if names is None or str(dtype) == C32.name:  # which NumPy has no type of its own for
+        return str(dtype)
+    return f"{{{', '.join(names[:_FIELDS])}{', ...' if len(names) > _FIELDS else ''}}}"
+
+
 def _rows(tensors: Sequence[LazyTensor]) -> Iterator[Row]:
     # Grouped by texts, which are hashed with a secret: shapes could be made to collide.
     paths = [(tensor.name, f"{tensor.nbytes} {tensor.spec}") for tensor in tensors]
     known = {text: tensor for (_, text), tensor in zip(paths, tensors, strict=True)}
-    for path, count, text in _together(paths):
+    for path, count, text in together(paths):
         like = known[text]
-        yield Row(path, count, str(like.dtype), like.shape, like.nbytes * count)
-
-
-def _together(leaves: Sequence[tuple[str, Kind]]) -> Iterator[tuple[str, int, Kind]]:
-    """Leaves of one kind whose paths differ in numbers only, in one row each: path, how many, kind."""
-    groups: dict[tuple[Kind, tuple[str, ...]], list[list[int]]] = {}
-    met: set[str] = set()
-    for path, kind in leaves:
-        parts = _DIGITS.split(path)  # text, digits, text, ...
-        plain = all(len(part) <= _LONGEST_NUMBER and (part == "0" or part[0] != "0") for part in parts[1::2])
-        if not plain or len(parts) > 2 * _MOST_NUMBERS + 1 or path in met:
-            parts = [path]  # two values may have one path: {"a.b": 1, "a": {"b": 2}}
-        met.add(path)
-        groups.setdefault((kind, tuple(parts[0::2])), []).append(list(map(int, parts[1::2])))
-    for (kind, texts), numbers in groups.items():
-        for box in _boxes(numbers):
-            ranges = [*map(_range, box), ""]
-            yield "".join(text + part for text, part in zip(texts, ranges, strict=True)), prod(map(len, box)), kind
-
-
-def _boxes(numbers: list[list[int]]) -> list[list[list[int]]]:
-    """Few boxes that hold just these: experts 0 to 7 of layers 0 to 3 are one, and another number of experts in layer 4 another.
-
-    A box is a list of numbers for each place.
-    """
-    if not numbers[0]:
-        return [[] for _ in numbers]
-    # Sorted, and told apart as bytes: a dict of these numbers could be attacked.
-    alike: dict[bytes, tuple[list[int], list[list[int]]]] = {}
-    for first, group in groupby(sorted(numbers), key=itemgetter(0)):
-        rests = [rest for _, *rest in group]
-        alike.setdefault(msgspec.json.encode(rests), ([], rests))[0].append(first)
-    return [[firsts, *box] for firsts, rests in alike.values() for box in _boxes(rests)]
-
-
-def _range(numbers: Sequence[int]) -> str:
-    """Rising numbers in few characters: `7`, `{0,2}`, `{0..23}`, `{0..22,25}`."""
-    if len(numbers) == 1:
-        return str(numbers[0])
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    parts = [str(first) if first == last else f"{first},{last}" if last == first + 1 else f"{first}..{last}" for first, last in runs]
-    return "{" + ",".join(parts if len(parts) <= 6 else [*parts[:4], "...", parts[-1]]) + "}"
+        yield Row(path, count, _dtype(like.dtype), like.shape, like.nbytes * count)

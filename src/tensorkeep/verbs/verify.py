@@ -1,72 +1,32 @@
-"""verify: compare every byte of a file with its digests."""
+"""verify: compare every byte of a file with its digests, or with the checksums that its own format has."""
 
-from dataclasses import dataclass
 from os import PathLike
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from tensorkeep.errors import CorruptError
-from tensorkeep.limits import Limits
-from tensorkeep.opening import open_contents
+from tensorkeep.limits import DEFAULT_LIMITS, Limits
+from tensorkeep.opening import open_contents, whole_store
 from tensorkeep.progress import Progress
+from tensorkeep.verdict import Damage, Verdict
 
-
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """A run of damaged bytes.
-
-    Attributes:
-        path: the tensor, or "(header)".
-        start, stop: first byte of the file, and the byte after the last.
-    """
-
-    path: str
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What `verify` found.
-
-    Attributes:
-        file: the file as it was named.
-        intact: every byte is the byte that was written.
-        unverified: there is nothing to check against, as in a file by another writer.
-        damaged: what is not as it was written, to the chunk.
-        root: the digest of the whole, in hex: the file's identity.
-        nbytes: size of the file in bytes.
-
-    Example:
-        >>> import io
-        >>> import numpy as np
-        >>> import tensorkeep as tk
-        >>> data = bytearray(tk.dumps({"w": np.ones(3)}))
-        >>> data[-1] ^= 1
-        >>> verdict = tk.verify(io.BytesIO(data))
-        >>> verdict.intact, [damage.path for damage in verdict.damaged]
-        (False, ['w'])
-    """
-
-    file: str
-    intact: bool
-    unverified: bool
-    damaged: tuple[Damage, ...]
-    root: str
-    nbytes: int
+OWN_CHECKSUM: Final = "BLAKE3"
+HEADER: Final = "(header)"
 
 
 def verify(path: "str | PathLike[str] | BinaryIO", *, limits: Limits | None = None, progress: Progress | None = None) -> Verdict:
-    """Check every byte of a model file against the digests stored in it.
+    """Check every byte of a model file against the digests stored in it; of a file by others, against its format's own checksums.
 
-    Reads the file once, in parallel, and changes nothing. Digests show damage, not origin.
+    Reads the file once, in parallel, and changes nothing. Digests show damage, not origin; a CRC-32, as PyTorch's and NumPy's archives
+    have it for each of their records, shows accidents, and nothing of what somebody does on purpose.
 
     Args:
-        path: a model file.
+        path: a model file, a folder of them, a store's folder (all its checkpoints), one checkpoint (`runs/a@latest`), or a file in a
+            format of others.
         limits: bounds on what the file may ask for.
         progress: called with the bytes done and in all.
 
     Returns:
-        Verdict: `intact`, `unverified` (no digests in it), and `damaged`, with the path and the bytes of each damaged place.
+        Verdict: `intact`, `unverified` (nothing in it to check against), and `damaged`, with the path and the bytes of each damaged place.
 
     Raises:
         FormatError: it is no file that tensorkeep can read at all.
@@ -81,12 +41,18 @@ def verify(path: "str | PathLike[str] | BinaryIO", *, limits: Limits | None = No
 
     Source: BLAKE3 per chunk, docs/format.md, section "Digests".
     """
+    if (store := whole_store(path)) is not None:
+        from tensorkeep.store import catalog, verifying  # a file needs none of it
+
+        return verifying.verify(catalog.Catalog(store), limits=limits or DEFAULT_LIMITS, progress=progress)
     try:
         contents = open_contents(path, limits=limits)
     except CorruptError as error:
-        return Verdict(error.file, False, False, (Damage(error.path, *error.span),), error.wanted, 0)
+        root = error.wanted if error.path == HEADER else ""
+        return Verdict(error.file, False, False, (Damage(error.path, *error.span),), root, 0)
     with contents:
-        if not contents.digests:
+        checksum = OWN_CHECKSUM if contents.digests else contents.checksum
+        if not checksum:
             return Verdict(contents.file, False, True, (), "", contents.nbytes)
         damaged = tuple(Damage(*found) for found in contents.storage.survey(progress))
-        return Verdict(contents.file, not damaged, False, damaged, contents.root, contents.nbytes)
+        return Verdict(contents.file, not damaged, False, damaged, contents.root, contents.nbytes, checksum)

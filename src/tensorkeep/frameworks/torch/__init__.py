@@ -9,19 +9,25 @@ from typing import Any, Final
 import torch
 
 from tensorkeep.frameworks.stateful import state_of
-from tensorkeep.frameworks.torch import composed, generators, modules, optimizers, tensors
+from tensorkeep.frameworks.torch import composed, contexts, generators, modules, optimizers, tensors
 from tensorkeep.frameworks.torch.tensors import TorchArrays
 from tensorkeep.matching import Matcher, Result
 from tensorkeep.tree import Captured, Tree
 
 _DTYPES: Final = {str(value).removeprefix("torch."): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
+_KINDS: Final = "module optimizer sparse subclass dtype device size generator constant reference"
 
 
 class TorchAdapter:
     """Everything whose class, or a base of it, PyTorch defines."""
 
     name = "torch"
-    kinds = frozenset({f"torch.{kind}" for kind in ("module", "optimizer", "sparse", "subclass", "dtype", "device", "size", "generator")})
+    kinds = frozenset(
+        {
+            f"torch.{kind}"
+            for kind in ("module", "optimizer", "sparse", "subclass", "dtype", "device", "size", "generator", "constant", "reference")
+        }
+    )
 
     def owns(self, obj: object) -> bool:
         return isinstance(
@@ -54,6 +60,8 @@ class TorchAdapter:
                 return composed.rebuild_sparse(node.cls, state)
             if kind == "subclass":
                 return composed.rebuild_subclass(node.cls, state, types)
+            if node.kind in (contexts.CONSTANT, contexts.REFERENCE):
+                return contexts.rebuild(node, state, types)
             if kind == "dtype":
                 return _DTYPES[state]
             if kind == "device":

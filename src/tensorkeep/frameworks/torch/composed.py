@@ -8,11 +8,12 @@ import torch
 from tensorkeep import dtypes
 from tensorkeep.dtypes import DType
 from tensorkeep.errors import UnsupportedError
+from tensorkeep.frameworks.torch.contexts import described, fits
 from tensorkeep.matching import Matcher, Result, Step, live
 from tensorkeep.report import Cast
 from tensorkeep.selection import LEFT_OUT
 from tensorkeep.tensors import LazyTensor
-from tensorkeep.tree import Captured, Tree
+from tensorkeep.tree import Captured, Tree, join
 
 _COMPRESSED: Final = {
     str(layout).removeprefix("torch."): layout for layout in (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
@@ -120,7 +121,7 @@ def capture_subclass(tensor: Any) -> Captured:
         names, context = tensor.__tensor_flatten__()
         state = {
             "tensors": {inner: getattr(tensor, inner) for inner in names},
-            "context": context,
+            "context": described(context),
             "size": [int(length) for length in tensor.size()],
             "stride": [int(step) for step in tensor.stride()],
         }
@@ -143,7 +144,41 @@ def plan_subclass(target: Captured, state: Tree, path: str, matcher: Matcher) ->
     if not isinstance(state, dict) or not isinstance(state.get("tensors"), dict):
         matcher.other_kind(state, path, f"a {target.cls}")
         return lambda: obj
-    if matcher.build(state.get("context")) != live(target.state["context"]):
-        matcher.problem("kind", path, f"a {target.cls} of context {state.get('context')!r:.60}", f"context {target.state['context']!r:.60}")
+    place = join(path, "context")
+    if differs := fits(target.state["context"], state.get("context"), place, matcher):
+        found, wanted = (_inside(part.get("context"), differs, place) for part in (state, target.state))
+        matcher.other_kind(found, differs, f"{live(wanted)!r:.80}, in the context of a {target.cls}")
     matcher.fit(target.state["tensors"], state["tensors"], path)
     return lambda: obj
+
+
+def _inside(context: Tree, path: str, top: str) -> Tree:
+    """The part of a context that differs; None where one side has nothing there."""
+    for key in path[len(top) + 1 :].split(".") if path != top else ():
+        while isinstance(context, Captured):
+            context = context.state
+        if isinstance(context, dict):
+            context = context.get(key)
+        elif isinstance(context, (list, tuple)) and key.isdigit() and int(key) < len(context):
+            context = context[int(key)]
+    return context
+
+
+def capture_local(tensor: Any) -> Any:
+    """The tensor of a DTensor of which this process has all.
+
+    Raises:
+        UnsupportedError: others have parts of it.
+    """
+    mesh = tensor.device_mesh
+    if any(
+        placement.is_partial() or (placement.is_shard() and mesh.size(number) > 1) for number, placement in enumerate(tensor.placements)
+    ):
+        hint = "Pass tensor.full_tensor(), or take torch.distributed.checkpoint, whose folders tensorkeep reads."
+        raise UnsupportedError("", f"a DTensor of which {mesh.size():,} processes have parts: {tensor.placements}", hint=hint)
+    return tensor.detach().to_local()
+
+
+def is_distributed(cls: type) -> bool:
+    """Whether it is PyTorch's DTensor. Asked by name: to import it would take its time."""
+    return cls.__name__ == "DTensor" and cls.__module__.startswith("torch.distributed.")

@@ -14,7 +14,8 @@ import torch
 from torch.nn.modules.module import _IncompatibleKeys
 from torch.nn.parameter import is_lazy
 
-from tensorkeep.frameworks.torch import by_itself
+from tensorkeep.frameworks import libraries
+from tensorkeep.frameworks.torch import by_itself, folders
 from tensorkeep.frameworks.torch.materializing import Materializing
 from tensorkeep.frameworks.torch.rehearsal import Rehearsal, Unclear
 from tensorkeep.frameworks.torch.tensors import as_tensors, capture
@@ -32,6 +33,8 @@ def plan(target: Captured, state: Tree, path: str, matcher: Matcher) -> Result:
     """Match a module: every parameter, buffer and extra state, by name."""
     module: Any = target.origin
     found, others = named(state, target.state)
+    if others and (weights := folders.named(module, {**found, **others}, target.state)) is not None:
+        return folders.plan(module, weights, {**found, **others}, path, matcher)
     planning = _Planning(module, target.state, path, matcher)
     planning.left_out = {name for name, node in found.items() if node is LEFT_OUT}
     everything = {name: node for name, node in {**found, **others}.items() if name not in planning.left_out}
@@ -53,6 +56,7 @@ class _Planning:
     Attributes:
         used: names of the state that went somewhere.
         left_out: names that `only` left out: never missing.
+        unsaved: names that the module's library never saves: whatever is there stays.
         missing, unexpected: names, for hooks that want to know.
     """
 
@@ -60,6 +64,7 @@ class _Planning:
         self.module, self.state, self.path, self.matcher = module, state, path, matcher
         self.used: set[str] = set()
         self.left_out: set[str] = set()
+        self.unsaved = libraries.unsaved(module)
         self.missing: list[str] = []
         self.unexpected: list[str] = []
         self.materializing = Materializing(matcher)
@@ -71,6 +76,10 @@ class _Planning:
 
     def visit(self, module: Any, prefix: str, state: dict[str, Tree]) -> None:
         """Match one module and those in it, with the part of the state that bears its prefix, as PyTorch does."""
+        if (found := self.version(prefix).get("version", 1)) > module._version:  # older ones are migrated by its own code
+            here = join(self.path, prefix[:-1]) if prefix else self.path or "the model"
+            name = type(module).__qualname__
+            self.matcher.cautions.append(f"{here}: the file has version {found} of {name}, this PyTorch knows {module._version}")
         if any(is_lazy(tensor) for _, tensor in _own_tensors(module)):
             self.by_itself(module, prefix, state)  # it takes its shapes from what it loads
             return
@@ -102,6 +111,8 @@ class _Planning:
     def lack(self, key: str, tensor: Any) -> None:
         """Report what the state has nothing for."""
         self.missing.append(key)
+        if key in self.unsaved:
+            return
         if tensor.is_meta:
             self.materializing.missing(tensor, self.target(key, tensor), join(self.path, key))
         else:

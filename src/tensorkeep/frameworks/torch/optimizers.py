@@ -184,6 +184,10 @@ class _Planning:
 
     def fresh_slot(self, found: Tree, own: Tree, parameter: Any, name: Any, path: str) -> Result:
         """A slot that the target has not yet: of the parameter's dtype, for load_state_dict would convert it without a word."""
+        if isinstance(found, Captured) and found.kind == "torch.subclass" and found.cls not in self.matcher.given:
+            hint = f"step the optimizer once before, or pass types=({found.cls},): a file names no class to make"
+            self.matcher.problem("object", path, f"a {found.cls}", "no slot that could take it", hint)
+            return partial(live, own)
         wanted = DTYPE_OF.get(parameter.dtype)
         like_it = self.is_torchs and name in _AS_THE_PARAMETER and isinstance(found, LazyTensor) and not is_lazy(parameter)
         if not like_it or wanted is None or found.dtype.name == wanted.name:

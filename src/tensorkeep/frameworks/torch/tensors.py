@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable
 from ctypes import string_at
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 import numpy as np
@@ -13,7 +13,7 @@ from tensorkeep import dtypes
 from tensorkeep.dtypes import DType
 from tensorkeep.errors import UnsupportedError
 from tensorkeep.frameworks.protocols import Build
-from tensorkeep.frameworks.torch.composed import capture_sparse, capture_subclass
+from tensorkeep.frameworks.torch.composed import capture_local, capture_sparse, capture_subclass, is_distributed
 from tensorkeep.matching import Matcher
 from tensorkeep.report import Cast
 from tensorkeep.tensors import Array, LazyTensor, TensorSpec, as_array, as_bytes, spec_of
@@ -78,15 +78,19 @@ class LiveTensor(msgspec.Struct, gc=False):
         dtype: of what it holds.
         address: of its first element, 0 where there is none.
         plain: whether its bytes lie in host memory as they do in the file.
+        given: the one that the user has, where that is another one over the same memory.
     """
+
+    immutable: ClassVar = False
 
     tensor: Any
     dtype: DType
     address: int
     plain: bool
+    given: Any = None
 
     def owner(self) -> object:
-        return self.tensor
+        return self.tensor if self.given is None else self.given
 
     def key(self) -> Hashable:
         tensor = self.tensor
@@ -148,6 +152,11 @@ def capture(tensor: Any) -> Tree:
     if cls not in _DENSE:
         if tensor.is_nested:
             raise _nested()
+        if is_distributed(cls):
+            local = capture(capture_local(tensor))
+            source: Any = local.source
+            source.given = tensor
+            return local
         if hasattr(tensor, "__tensor_flatten__"):
             return capture_subclass(tensor)
         if is_lazy(tensor):
@@ -245,7 +254,7 @@ def as_tensors(value: Any) -> Any:
     return type(value)(map(as_tensors, value)) if type(value) in (list, tuple) else value
 
 
-def build(buffer: "memoryview | Array", offset: int, spec: TensorSpec) -> Any:
+def build(buffer: "memoryview | bytearray | Array", offset: int, spec: TensorSpec) -> Any:
     """A tensor over bytes in host memory, with a storage of its own; an array where PyTorch has no tensor for it."""
     dtype, shape = spec.dtype, spec.shape
     raw = _NUMPY_OF.get(dtype.name)
@@ -272,7 +281,7 @@ class TorchArrays:
         except (RuntimeError, AssertionError) as error:  # an unknown name, or a device that is not here
             raise ValueError(f"device={device!r}: {error}") from error
 
-        def build_there(buffer: "memoryview | Array", offset: int, spec: TensorSpec) -> Any:
+        def build_there(buffer: "memoryview | bytearray | Array", offset: int, spec: TensorSpec) -> Any:
             made = build(buffer, offset, spec)
             return made.to(device) if isinstance(made, torch.Tensor) else made
 

@@ -1,0 +1,1 @@
+"""TensorFlow's files: checkpoints of both versions, SavedModels, frozen graphs."""

@@ -1,0 +1,1 @@
+"""The pickle machine: runs every opcode and imports nothing."""
