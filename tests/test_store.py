@@ -179,8 +179,8 @@ def test_a_second_save_waits_is_skipped_or_is_an_error(tmp_path: Path, monkeypat
 
     store, go = slow_store(tmp_path / "wait", monkeypatch)
     store.save({"x": np.ones(3)}, step=1)
-    threading.Timer(0.3, go.set).start()
     began = time.monotonic()
+    threading.Timer(0.3, go.set).start()
     store.save({"x": np.ones(3)}, step=2)
     assert time.monotonic() - began > 0.2
     assert store.steps() == [1, 2]

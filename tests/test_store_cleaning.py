@@ -625,5 +625,5 @@ def test_a_run_on_a_network_file_system_is_tidied_without_standing_still(
             time.sleep(0.1)  # nobody waits for it
         assert store.steps() == [9]
     assert len(list(packs.iterdir())) == (1 if minute < 1 else 10)
-    assert time.monotonic() - began < 40
+    assert time.monotonic() - began < 60
     assert tk.Store(tmp_path / "run").load()["w"][0] == 9

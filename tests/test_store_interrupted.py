@@ -32,19 +32,22 @@ def test_a_save_that_ctrl_c_interrupts_is_waited_for_by_the_next(tmp_path: Path,
     store = tk.Store(tmp_path)
     write = store._recorder.write
 
+    interrupted = threading.Event()
+
     def slowly(*arguments: object) -> None:
-        time.sleep(0.5)
+        interrupted.wait(60)
         write(*arguments)
 
     monkeypatch.setattr(store._recorder, "write", slowly)
     store.save(state(1), step=1)
     former = signal.signal(signal.SIGALRM, signal.default_int_handler)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
         with pytest.raises(KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
             store.save(state(2), step=2)
     finally:
         signal.signal(signal.SIGALRM, former)
+        interrupted.set()
     store.save(state(3), step=3)
     store.close()
     check(tmp_path, [1, 3])

@@ -40,7 +40,7 @@ def armed() -> Iterator[list[bool]]:
 
 def _ours() -> list[threading.Thread]:
     """Threads of ours that the system knows, a moment later. Python lists some for ever that ended, if their start was interrupted."""
-    until = time.monotonic() + 1
+    until = time.monotonic() + 20
     while True:
         running = set(map(int, os.listdir("/proc/self/task"))) if os.path.isdir("/proc/self/task") else None
         named = [thread for thread in threading.enumerate() if thread.name.startswith("tensorkeep-") and thread.ident is not None]
@@ -62,8 +62,10 @@ def test_a_signal_at_any_moment_of_a_save_neither_hangs_nor_leaves_threads(
     state = [np.ones((1500, 1000), np.float32).T, np.ones(500_000), np.ones((1000, 1500), np.float32).T, np.ones((90, 3)).T]
     tk.save(state, path, durable=False)
     chance = np.random.default_rng(0)
-    met, until = 0, time.monotonic() + 2
-    while time.monotonic() < until:
+    met = 0
+    for _ in range(2000):  # some 20 are enough on a quiet machine; on a loaded one the alarm mostly comes too late
+        if met == 12:
+            break
         signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0001, 0.02), 0.0007)
         try:
             armed += [True, True]
@@ -75,7 +77,7 @@ def test_a_signal_at_any_moment_of_a_save_neither_hangs_nor_leaves_threads(
                 raise
             met += 1
         assert _ours() == []
-    assert met > 2  # few, on a loaded machine
+    assert met == 12
     assert np.array_equal(tk.load(path)[0], state[0])
 
 

@@ -76,7 +76,13 @@ def cli() -> None:
 def main() -> None:
     """Run the command line, and end the process with its exit code."""
     output.prepare()
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError:  # of what an error left unwritten; Python would try again as it ends, and make the exit code 120
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = code or EXIT_FAILED
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -103,7 +109,6 @@ def run(arguments: list[str]) -> int:
         output.print_error("interrupted", as_json=as_json, kind="Interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # whoever read the output has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at the end of the process succeeds
         return EXIT_FAILED
     except (TensorkeepError, OSError) as error:
         output.report_error(error, as_json=as_json)
