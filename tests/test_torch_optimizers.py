@@ -454,3 +454,37 @@ def test_slots_of_a_tensor_subclass_are_filled_in_place() -> None:
     assert (slot.codes.tolist(), slot.scale.item()) == ([[4, 4]] * 3, 2.0)
     with pytest.raises(tk.MismatchError, match=r"slot\.codes +file: \[3, 2\] +target: \[9, 2\]"):
         tk.loads(tk.dumps(saved), into=quantized(1, width=9)[0])
+
+
+def test_what_is_made_anew_lies_as_pytorchs_own_and_goes_on_bit_for_bit() -> None:
+    """Products of vectors add in another order where these begin elsewhere: a resumed L-BFGS would differ in the last bits."""
+
+    def made(device: str) -> tuple[Any, Any]:
+        with torch.device(device):
+            model = nn.Sequential(nn.Linear(3, 7), nn.Linear(7, 5), nn.Linear(5, 1))
+        return model, torch.optim.LBFGS(model.parameters(), lr=0.01)
+
+    def train(model: Any, optimizer: Any) -> None:
+        def loss() -> Any:
+            optimizer.zero_grad()
+            lost = (model(inputs).sin() - 1).pow(2).mean()
+            lost.backward()
+            return lost
+
+        for _ in range(2):
+            optimizer.step(loss)
+
+    inputs = torch.linspace(-2, 2, 48).reshape(16, 3)
+    run = made("cpu")
+    train(*run)
+    data = tk.dumps(run)
+    train(*run)
+    for device in ("cpu", "meta"):
+        again = made(device)
+        tk.loads(data, into=again)
+        state = again[1].state_dict()["state"][0]
+        new = [state["d"], *state["old_dirs"], *state["old_stps"]] + (list(again[0].parameters()) if device == "meta" else [])
+        assert not any(tensor.data_ptr() % 64 for tensor in new)
+        train(*again)
+        assert all(map(torch.equal, again[0].parameters(), run[0].parameters()))
+        assert torch.equal(again[1].state_dict()["state"][0]["d"], run[1].state_dict()["state"][0]["d"])

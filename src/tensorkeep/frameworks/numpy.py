@@ -133,7 +133,7 @@ def _build(buffer: "memoryview | bytearray | Array", offset: int, spec: TensorSp
 class NumpyArrays:
     """Arrays over bytes of a file."""
 
-    def builder(self, device: str | None) -> Build:
+    def builder(self, device: str | None, *, kept: bool = False) -> Build:
         return _build
 
 

@@ -65,5 +65,9 @@ Build = Callable[["memoryview | bytearray | Array", int, TensorSpec], object]
 class Arrays(Protocol):
     """One framework's tensors; an adapter without tensors of its own has none."""
 
-    def builder(self, device: str | None) -> Build:
-        """What makes the framework's tensors on a device; None for the host."""
+    def builder(self, device: str | None, *, kept: bool = False) -> Build:
+        """What makes the framework's tensors on a device; None for the host.
+
+        Args:
+            kept: they become parts of a target: they are to lie in memory as the framework's own do.
+        """

@@ -59,6 +59,7 @@ class Builder:
         asked: str | None = None,
     ) -> None:
         self.file, self.device, self.types, self.asked = file, device, types or {}, asked
+        self.kept = False  # whether the tensors become parts of a target
         self.asked_for = 0  # objects that were built because they were asked for
         self.left = max(_REBUILT_BYTES, _REBUILT_TIMES * nbytes)
         self.forced: Arrays | None = None if framework is None else table.arrays(framework, forced=True)
@@ -90,7 +91,7 @@ class Builder:
     def find(self, framework: str) -> Build:
         """How to make tensors that were saved as a framework's; NumPy's arrays where it is not imported."""
         arrays = self.forced or table.arrays(framework) or cast(Arrays, table.arrays("numpy"))
-        build = self.builds[framework] = arrays.builder(self.device)
+        build = self.builds[framework] = arrays.builder(self.device, kept=self.kept)
         return build
 
     def build(self, node: Tree) -> Any:
@@ -214,6 +215,7 @@ def into(
         RestoreInterrupted: the file failed or changed during the last copy.
     """
     live = capture_target(target, limits)
+    builder.kept = True
     # A file by others, or of NumPy's arrays alone, does not say for whom its tensors are.
     untold = all(tensor.framework in (UNTOLD, PLAIN) for tensor in contents.tensors.values())
     matcher = Matcher(

@@ -188,7 +188,7 @@ def _weak(array: Any) -> Any:
 class JaxArrays:
     """Arrays over bytes of a file; NumPy's where JAX has none of that type, as for 64 bits where they are switched off."""
 
-    def builder(self, device: str | None) -> Build:
+    def builder(self, device: str | None, *, kept: bool = False) -> Build:
         place = None if device is None else _device(device)
         platform = _default_platform() if place is None else place.platform
 

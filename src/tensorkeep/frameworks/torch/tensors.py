@@ -63,6 +63,7 @@ _NUMPY_OF: Final = {
 _X2: Final = TORCH_OF.get("F4")
 _FEW_BYTES: Final = 4096  # to copy them takes 0.5 us; an array over them 0.9, and an object more for the garbage collector
 _LOWEST: Final = 1 << 40  # of an address, on most systems: memory in use lies above, offsets into tensors below
+_ALIGNMENT: Final = 64  # bytes: where PyTorch's own memory on the host begins
 _STRIDED: Final = torch.strided
 _COMPLEX: Final = frozenset(dtype for dtype in TORCH_OF.values() if dtype.is_complex)
 _RELEASED: Final = "a tensor whose memory was released"
@@ -231,7 +232,7 @@ def as_tensor(array: Array, dtype: DType) -> Any:
         return build(dtypes.pack_f4(array), 0, spec)
     if not array.flags.writeable or not array.flags.c_contiguous:
         array = array.copy()
-    return build(array.reshape(-1).view(np.uint8), 0, spec)
+    return _build_kept(array.reshape(-1).view(np.uint8), 0, spec)
 
 
 def converted(found: LazyTensor, wanted: DType, path: str, matcher: Matcher) -> Any:
@@ -270,12 +271,18 @@ def build(buffer: "memoryview | bytearray | Array", offset: int, spec: TensorSpe
     return tensor.view(torch_dtype) if torch_dtype in _AS_INTEGERS else tensor
 
 
+def _build_kept(buffer: "memoryview | bytearray | Array", offset: int, spec: TensorSpec) -> Any:
+    """A tensor that begins where PyTorch's own do: from elsewhere, products of vectors add in another order, down to the last bits."""
+    made = build(buffer, offset, spec)
+    return made.clone() if isinstance(made, torch.Tensor) and made.data_ptr() % _ALIGNMENT else made
+
+
 class TorchArrays:
     """Tensors over bytes of a file."""
 
-    def builder(self, device: str | None) -> Build:
+    def builder(self, device: str | None, *, kept: bool = False) -> Build:
         if device is None:
-            return build
+            return _build_kept if kept else build
         try:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:  # an unknown name, or a device that is not here
