@@ -73,10 +73,21 @@ def _short(digest: str) -> str:
     return digest if len(digest) <= 16 else f"{digest[:8]}...{digest[-4:]}"
 
 
+def _anew(kind: type["TensorkeepError"], said: tuple[object, ...]) -> "TensorkeepError":
+    error = kind.__new__(kind)
+    error.args = said
+    return error
+
+
 class TensorkeepError(Exception):
     """Whatever tensorkeep itself refuses. `exit_code` is what the command line ends with."""
 
     exit_code: int = EXIT_FAILED
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickled by facts: Python's own way calls `__init__` with the sentence, and a pool of processes hangs where that fails."""
+        beside = {name: getattr(self, name) for name in ("errno", "name", "msg") if hasattr(self, name)}  # which no `__dict__` has
+        return _anew, (type(self), self.args), beside | self.__dict__
 
 
 class FormatError(TensorkeepError, ValueError):
