@@ -17,6 +17,8 @@ import zlib
 from collections.abc import Callable
 from typing import Any, Final
 
+import numpy as np
+
 CALL: Final = b"cposix\nsystem\n(S'true'\ntR."
 CALL2: Final = b"\x80\x02cposix\nsystem\nX\x04\x00\x00\x00true\x85R."
 CALL4: Final = b"\x80\x04\x8c\x05posix\x94\x8c\x06system\x94\x93\x94\x8c\x04true\x94\x85\x94R\x94."
@@ -66,6 +68,12 @@ def npy(body: bytes) -> bytes:
     header = b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }"
     header += b" " * (-(10 + len(header) + 1) % 64) + b"\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + body
+
+
+def plain_npy() -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.arange(3.0))
+    return stream.getvalue()
 
 
 def flagged(flag: int) -> bytes:
@@ -246,6 +254,7 @@ DANGEROUS: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
     "xz": ("m.joblib", lambda: lzma.compress(CALL4)),
     "lzma": ("m.joblib", lambda: lzma.compress(CALL4, lzma.FORMAT_ALONE)),
     "npy": ("a.npy", lambda: npy(CALL4)),
+    "a pickle behind an array": ("a.npy", lambda: plain_npy() + CALL2),
     "npz": ("a.npz", lambda: zipped({"a.npy": npy(CALL4)}, deflate=True)),
     "joblib's object array": ("m.joblib", lambda: joblib_objects(CALL4)),
     "PyTorch's legacy stream": ("m.pth", lambda: legacy(CALL2)),
@@ -259,6 +268,12 @@ DANGEROUS: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
         lambda: json.dumps({"chat_template": "{{ ''.__class__.__mro__[1].__subclasses__() }}"}).encode(),
     ),
     "a chat template in parts": ("chat_template.jinja", lambda: b"{{ x|attr('__cla'~'ss__') }}"),
+    "a chat template with braces in a text": ("chat_template.jinja", lambda: b"{{ '}}' ~ (x|attr(y)) }}"),
+    "a chat template behind a comment": ("chat_template.jinja", lambda: b"{# {{ ' #}{{ x|attr(y) }}"),
+    "a chat template behind a raw part": ("chat_template.jinja", lambda: b"{% raw %}{{ ' {% endraw %}{{ x|attr(y) }}"),
+    "a chat template that multiplies": ("chat_template.jinja", lambda: b"{{ x['_'*2 + 'class' + '_'*2] }}"),
+    "a chat template that joins": ("chat_template.jinja", lambda: b"{{ x[['__cl', 'ass__']|join] }}"),
+    "a chat template that fills in": ("chat_template.jinja", lambda: b"{{ x['__%s__'|format('class')] }}"),
     "a chat template in escapes": ("chat_template.jinja", lambda: b"{{ x['\\x5f\\x5fglobals\\x5f\\x5f'] }}"),
     "a chat template in a list": (
         "tokenizer_config.json",
@@ -266,6 +281,15 @@ DANGEROUS: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
     ),
     "a chat template in GGUF": ("m.gguf", lambda: gguf("{{ cycler.__init__.__globals__.os.popen('true').read() }}")),
     "a chat template in a cut GGUF": ("m.gguf", lambda: gguf("{{ cycler.__init__.__globals__ }}" + "x" * 100)[:-50]),
+    "a module that Keras imports": ("m.keras", lambda: keras({"module": "keras.layers.os", "class_name": "system", "config": {}})),
+    "a method of a class of Keras": (
+        "m.keras",
+        lambda: keras({"module": "keras.layers", "class_name": "Dense.__init__", "config": {}}),
+    ),
+    "Keras's own loader": (
+        "m.keras",
+        lambda: keras({"module": "keras.src.legacy.saving.legacy_h5_format", "class_name": "load_model_from_hdf5", "config": {}}),
+    ),
     "Keras Lambda": ("config.json", lambda: json.dumps(lambda_config()).encode()),
     "Keras Lambda in an archive": ("m.keras", lambda: zipped({"config.json": json.dumps(lambda_config()).encode()})),
     "Keras Lambda in HDF5": ("m.h5", lambda: hdf5(json.dumps(lambda_config()).encode() + b"\0")),
@@ -350,6 +374,7 @@ UNREAD: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
     "a cut GGUF": ("m.gguf", lambda: gguf("{{ messages }}")[:-3]),
     "a cut ONNX": ("m.onnx", lambda: onnx(node=field(4, b"Add"))[:-3]),
     "a pointer of Git LFS": ("m.pt", lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"),
+    "a web page": ("m.pt", lambda: b"\n<!DOCTYPE html><html>Not found</html>"),
     "bad JSON": ("config.json", lambda: b'{"a": '),
     "an archive in 10 archives": ("m.zip", lambda: _nested(10)),
     "no HDF5": ("m.h5", lambda: b"not HDF5 at all"),
@@ -376,6 +401,8 @@ CHAT: Final = (
 HARMLESS: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
     "a dict": ("a.pkl", lambda: PLAIN),
     "protocol 0": ("a.pkl", lambda: pickle.dumps({"a": [1, 2.5, "x", None, True, b"bytes"], "b": {1, 2}}, 0)),
+    "a polynomial": ("a.pkl", lambda: pickle.dumps(np.poly1d([1, 2]))),
+    "a template that compares": ("chat_template.jinja", lambda: b"{% if x == '_' %}{{ '_' + x|replace('_', ' ') }}{% endif %}"),
     "several pickles": ("a.pkl", lambda: PLAIN * 3),
     "an ordinary chat template": ("tokenizer_config.json", lambda: json.dumps({"chat_template": CHAT}).encode()),
     "an ordinary chat template in GGUF": ("m.gguf", lambda: gguf(CHAT)),

@@ -386,6 +386,52 @@ def test_nested_tensors_are_their_parts() -> None:
     assert tree["n"]["sizes"].tolist() == [[2], [3]]
 
 
+def test_jagged_tensors_are_their_parts() -> None:
+    """The values and the offsets; it scans clean."""
+    data = written({"n": torch.nested.nested_tensor([torch.arange(2.0), torch.arange(3.0)], layout=torch.jagged)})
+    tree = tk.load(io.BytesIO(data))
+    assert tree["n"]["values"].tolist() == [0, 1, 0, 1, 2]
+    assert tree["n"]["offsets"].tolist() == [0, 2, 5]
+    assert tk.scan(io.BytesIO(data)).clean
+
+
+def _build(data: Any, scale: int) -> Any:
+    return data
+
+
+class Foreign(torch.Tensor):
+    """A class that is put together by a function of its own."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return torch._tensor._rebuild_from_type_v2, (_build, Foreign, (torch.arange(3.0), 2), {"note": "x"})
+
+
+def test_a_tensor_that_a_function_of_its_own_makes_is_a_stub() -> None:
+    """What the function would be given is there, under the name of the function; the rest of the file loads."""
+    with tk.open(io.BytesIO(written({"f": torch.ones(1).as_subclass(Foreign), "w": torch.ones(2)}))) as f:
+        assert f.tensors["f.__args__.0"].numpy().tolist() == [0, 1, 2]
+        assert f.tensors["w"].numpy().tolist() == [1, 1]
+        assert "_build" in repr(f.tree["f"])
+
+
+def test_records_without_a_checksum_are_read_and_called_unverified() -> None:
+    """PyTorch leaves CRC-32 out where it is told to, and for records that are filled in later; it reads such files."""
+    torch.serialization.set_crc32_options(False)
+    try:
+        data = written({"w": torch.arange(3.0)})
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert tk.load(io.BytesIO(data))["w"].tolist() == [0, 1, 2]
+    assert tk.verify(io.BytesIO(data)).unverified
+    assert tk.scan(io.BytesIO(data)).clean
+    with torch.serialization.skip_data():
+        data = written({"w": torch.arange(3.0)})
+    header_at = zipfile.ZipFile(io.BytesIO(data)).getinfo("archive/data/0").header_offset
+    at = header_at + 30 + sum(struct.unpack_from("<2H", data, header_at + 26))
+    filled = data[:at] + struct.pack("<3f", 4, 5, 6) + data[at + 12 :]
+    assert tk.load(io.BytesIO(filled))["w"].tolist() == [4, 5, 6]
+
+
 class Tagged(torch.Tensor):
     """A subclass with an attribute."""
 

@@ -15,11 +15,15 @@ _PACKAGES: Final = frozenset({"keras", "Addons"})  # that register classes of th
 _AROUND: Final = frozenset({"tensorflow"})  # which has Keras below it
 _ORDINARY: Final = frozenset(
     {
-        *("activations", "applications", "callbacks", "constraints", "distribution", "dtype_policies", "initializers", "layers", "legacy"),
+        *("activations", "applications", "constraints", "distribution", "dtype_policies", "initializers", "layers", "legacy"),
         *("losses", "metrics", "mixed_precision", "models", "ops", "optimizers", "quantizers", "random", "regularizers", "backend"),
         *("engine", "tokenizers", "modeling", "bounding_box", "feature_extraction"),
     }
 )
+_OTHERS: Final = frozenset(
+    {"os", "sys", "subprocess", "shutil", "pickle", "marshal", "importlib", "builtins", "inspect", "types", "functools"}
+)
+"""Modules that those of Keras import, and by which a name would lead out of it."""
 _RUNNERS: Final = {
     "TFSMLayer": "loads a SavedModel, whose operations may touch files",
     "TorchModuleWrapper": "unpickles a PyTorch module",
@@ -118,7 +122,9 @@ def _module(module: str, name: str, config: Any, place: str, look: Look) -> None
     if parts[0] in _AROUND:
         parts = parts[1:]
     if parts and parts[0] in _TOPS:
-        if len(parts) == 1 or parts[1] in _ORDINARY:
+        inner = {*parts[1:], *name.split(".")}
+        ordinary = len(parts) == 1 or (parts[1] in _ORDINARY and parts[1:3] != ["legacy", "saving"])
+        if ordinary and name.isidentifier() and not inner & _OTHERS:
             return
         look.found("dangerous", place, f"would import {full}, which is no part of a model", "keras-module")
     elif module == "builtins":

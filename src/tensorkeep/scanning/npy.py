@@ -42,5 +42,7 @@ def scan(thing: Thing, look: Look) -> None:
             pickles.search(body, look)
     elif body.head[0] == 0x80:
         pickles.scan(body, look)
+    else:
+        pickles.search(body, look)  # behind an array, `np.load` of the same stream goes on with a pickle
     if re.search(r"[a-zA-Z_]\w*\s*\(", header):
         look.found("dangerous", thing.place, f"a header with a call in it: {header.strip()[:100]!r}", "npy-header")

@@ -35,8 +35,8 @@ _OF_TORCH: Final = ("data.pkl", "constants.pkl", ".pt", ".pth", "pickle")  # the
 _STARTS: Final = re.compile(rb"\x80[\x02-\x05][\x95c\(\]\}\x8cX\)KMUCN\x8f\x80]")
 _TEXTS: Final = re.compile(
     rb"[ci](?:os|posix|nt|sys|subprocess|builtins|__builtin__|socket|runpy|importlib|pty|shutil|pickle|_pickle|commands|ctypes|webbrowser|"
-    rb"operator|functools|types|marshal|platform|code|pdb|timeit|torch|numpy|requests|urllib)[\w.]*\n[A-Za-z_][\w.]*\n"
-)
+    rb"operator|functools|types|marshal|platform|code|pdb|timeit|torch|numpy|requests|urllib)[\w.]{0,120}\n[A-Za-z_][\w.]{0,120}\n"
+)  # bounded, else each `cos` of a long word would be followed to its end
 
 
 def recognizes(thing: Thing) -> bool:

@@ -77,7 +77,7 @@ UNKNOWN: Final = {
     "TRTEngineOp": "runs compiled code",
     "Abort": "ends the process",
 }
-_TEXT_NODE: Final = re.compile(r'(?m)^\s*op:\s*"(\w+)"')
+_TEXT_NODE: Final = re.compile(r'(?m)^[ \t]*op:[ \t]*"(\w+)"')
 _MOST_NODES: Final = 5_000_000
 _TEXT_BYTES: Final = 256 << 20
 

@@ -71,6 +71,8 @@ def _opened(thing: Thing, look: Look) -> ZipArchive | None:
 def _members(archive: ZipArchive, thing: Thing, look: Look) -> None:
     names = list(archive)
     torch = any(name.endswith(("data.pkl", "constants.pkl")) for name in names)
+    if torch and not any(member.crc for member in archive.values()):
+        archive.unsummed = ""  # written by PyTorch without any; where single ones are missing, somebody took them away
     seen: set[str] = set()
     for name in names:
         _member(archive, name, thing, look, torch=torch)

@@ -91,6 +91,7 @@ class ZipArchive(Mapping[str, Member]):
         extent: the archive.
         oddities: what other readers may read in another way, though it was read here.
         begin: where the archive begins: what stands before is none of it.
+        unsummed: how names begin whose CRC-32 of 0 says that none was made; None where none may be missing.
 
     Raises:
         FormatError: it is no zip archive, or one that two readers may read in two ways.
@@ -99,6 +100,7 @@ class ZipArchive(Mapping[str, Member]):
     def __init__(self, extent: Extent, *, budget: Budget, limits: Limits) -> None:
         self.extent, self._budget, self._limits = extent, budget, limits
         self.oddities: list[str] = []
+        self.unsummed: str | None = None
         self._members: dict[str, Member] = {}
         self.begin = 0  # bytes before the archive, which offsets do not count
         self._opened: dict[str, Extent] = {}
@@ -330,6 +332,7 @@ class ZipArchive(Mapping[str, Member]):
             if member.nbytes != member.packed_nbytes:
                 raise self.error(f"{name!r:.200}: stored, and {member.packed_nbytes:,} bytes are said to be {member.nbytes:,}")
             extent = packed
-        extent.checksum = crc32(member.crc)
+        if member.crc or not member.nbytes or self.unsummed is None or not name.startswith(self.unsummed):
+            extent.checksum = crc32(member.crc)
         self._opened[name] = extent
         return extent

@@ -34,6 +34,8 @@ class Archive:
     def __init__(self, peek: Peek, prefix: str) -> None:
         assert peek.zip is not None, "asked before"
         self.peek, self.zip, self.prefix = peek, peek.zip, prefix
+        # `set_crc32_options(False)` makes PyTorch write none at all, `skip_data` none of the storages, which somebody fills in later.
+        self.zip.unsummed = f"{prefix}data/" if any(member.crc for member in self.zip.values()) else ""
         order = self.note("byteorder") or "little"
         if order not in ("little", "big"):
             raise peek.error(f"its byte order is {order!r:.60}; little and big are known")

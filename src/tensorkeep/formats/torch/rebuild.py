@@ -23,6 +23,7 @@ from tensorkeep.wire.extent import Extent
 from tensorkeep.wire.sources import Made, extents_of
 
 _DTYPE_OF: Final = {("torch", name): name for name in (*DTYPES, *QUANTIZED)}
+_JAGGED: Final = ("torch.nested._internal.nested_tensor", "_rebuild_njt")
 _PLAIN_CLASSES: Final = {("torch", "Tensor"), ("torch._tensor", "Tensor"), ("torch.nn.parameter", "Parameter"), ("torch.nn", "Parameter")}
 _MARKS: Final = {"_is_param", "_is_buffer", "persistent"}
 """Attributes by which PyTorch tells parameters and buffers from other tensors."""
@@ -69,9 +70,11 @@ class Rebuilder:
             "_rebuild_device_tensor_from_cpu_tensor": self._from_other,
             "_rebuild_xla_tensor": self._from_other,
             "_rebuild_wrapper_subclass": _wrapper,
+            _JAGGED[1]: _jagged,
         }
         self.table: dict[tuple[str, str], Constructor] = {
-            **{("torch._utils", name): partial(_spread, make) for name, make in self._tensor_makers.items()},
+            **{("torch._utils", name): partial(_spread, make) for name, make in self._tensor_makers.items() if name != _JAGGED[1]},
+            _JAGGED: partial(_spread, _jagged),
             **{
                 (module, name): partial(_spread, self._from_type)
                 for module in ("torch._tensor", "torch.tensor")
@@ -201,9 +204,13 @@ class Rebuilder:
 
     def _from_type(self, make: Any, cls: Any, args: Any, state: Any = None) -> object:
         """A tensor of a class that is not PyTorch's own, or with attributes: the tensor; or, where it is made of others, those."""
-        maker = self._tensor_makers.get(make.name) if type(make) is Global and (make.module, make.name) in self.table else None
-        if type(cls) is not Global or type(args) is not tuple or maker is None:
-            raise TypeError("a function of PyTorch, a class and arguments are wanted")
+        if type(make) is not Global or type(cls) is not Global or type(args) is not tuple:
+            raise TypeError("a function, a class and arguments are wanted")
+        maker = self._tensor_makers.get(make.name) if (make.module, make.name) in self.table else None
+        if maker is None:  # of a library around PyTorch, which knows alone what it makes of them
+            unknown = Inert(make.module, make.name, args)
+            unknown.states = [state] if state else None
+            return unknown
         made = maker(*args)
         if type(made) is Inert:
             made.module, made.name = cls.module, cls.name
@@ -313,6 +320,13 @@ def _wrapper(cls: Any, *facts: Any) -> object:
 
 def _nested(buffer: Any, sizes: Any, strides: Any, offsets: Any) -> object:
     return Captured("torch.nested", "NestedTensor", {"buffer": buffer, "sizes": sizes, "strides": strides, "offsets": offsets})
+
+
+def _jagged(parts: Any) -> object:
+    """A nested tensor of one buffer and offsets; what it keeps beside them follows from these."""
+    if not isinstance(parts, Mapping):
+        raise TypeError("a dict of parts is wanted")
+    return {name: value for name, value in parts.items() if name != "_metadata_cache"}
 
 
 def _size(lengths: Any = ()) -> object:

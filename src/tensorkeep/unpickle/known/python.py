@@ -52,7 +52,8 @@ NAMES: Final[dict[str, str]] = {
         "uint16 uint32 uint64 uint8 uintc uintp ulonglong unicode_ unsignedinteger ushort void inexact complexfloating bytes0 str0 "
         "abs absolute add arccos arcsin arctan cbrt ceil clip cos cosh divide exp exp2 expm1 floor identity isfinite isinf isnan log "
         "log10 log1p log2 logaddexp max maximum mean median min minimum multiply nan_to_num negative ones power prod ravel reciprocal "
-        "reshape round sign sin sinh sqrt square squeeze std subtract sum tan tanh transpose true_divide var vectorize zeros argmax argmin"
+        "reshape round sign sin sinh sqrt square squeeze std subtract sum tan tanh transpose true_divide var vectorize zeros argmax argmin "
+        "poly1d"
     ),
     "numpy.char": "chararray",
     "numpy.core.multiarray": "_reconstruct array scalar",

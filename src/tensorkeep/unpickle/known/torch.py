@@ -19,6 +19,7 @@ NAMES: Final[dict[str, str]] = {
     ),
     "torch._C": "DisableTorchFunctionSubclass Generator _VariableFunctionsClass",
     "torch._C._nn": "gelu hardtanh leaky_relu linear mish silu softplus",
+    "torch._dynamo.decorators": "_DimRange",
     "torch._tensor": "Tensor _rebuild_from_type _rebuild_from_type_v2",
     "torch._utils": (
         "_rebuild_device_tensor_from_cpu_tensor _rebuild_device_tensor_from_numpy _rebuild_meta_tensor_no_storage "
@@ -146,6 +147,7 @@ NAMES: Final[dict[str, str]] = {
     "torch.fx.immutable_collections": "immutable_dict immutable_list",
     "torch.jit._pickle": "build_boollist build_doublelist build_intlist build_tensor_from_id build_tensorlist restore_type_tag",
     "torch.masked.maskedtensor.core": "MaskedTensor",
+    "torch.nested._internal.nested_tensor": "NestedTensor _rebuild_njt",
     "torch.nn.attention": "SDPBackend",
     "torch.nn.attention._fa3": "_FA3Handle",
     "torch.nn.attention._fa4": "_FA4Handle",
