@@ -72,6 +72,16 @@ class TestAsEquinox:
             assert type(found) is type(wanted) and np.asarray(found).tobytes() == np.asarray(wanted).tobytes()
         assert again(1e-8, 0.0) == 1e-8 and again(jnp.bfloat16(1), jnp.bfloat16(2)).dtype == jnp.bfloat16
 
+    def test_scalars_that_went_through_a_compiled_function_come_back_as_the_targets(self) -> None:
+        """A jitted step makes arrays of scalars: a target that has NumPy's gets those, one that has arrays takes scalars."""
+        scalars = (np.float32(1e-8), jax.dtypes.bfloat16(1e-8), np.int32(7))
+        arrays = jax.jit(lambda state: state)(scalars)
+        for found, wanted in zip(again(arrays, (np.float32(2), jax.dtypes.bfloat16(2), np.int32(2))), scalars, strict=True):
+            assert type(found) is type(wanted) and found.tobytes() == wanted.tobytes()
+        assert again(scalars, jax.tree.map(jnp.zeros_like, arrays)) == scalars
+        with pytest.raises(tk.MismatchError, match=r"float64 .* a tensor F32"):
+            again((np.float64(1),), (jnp.zeros(()),))
+
     def test_states_of_layers_come_back_though_their_markers_differ(self) -> None:
         """Two batch norms and their state; every instance has markers of its own."""
 

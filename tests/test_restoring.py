@@ -185,6 +185,30 @@ def test_a_read_only_target_is_refused_with_the_others(tmp_path: Path) -> None:
     assert {problem.kind for problem in caught.value.report.problems} == {"target", "shape"}
 
 
+class _Model:
+    """What no adapter knows."""
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        (_Model, "the class _Model: pass an object of it"),
+        (_Model(), "an object of test_restoring._Model, which no adapter knows"),
+        (len, "the function len"),
+    ],
+    ids=["class", "object", "function"],
+)
+@pytest.mark.parametrize("around", [lambda state: state, lambda state: {"model": state}], ids=["whole", "inside"])
+def test_what_cannot_be_filled_is_told_and_not_taken_for_a_plain_value(target: Any, told: str, around: Callable[[Any], Any]) -> None:
+    """`into=Model` for `into=Model()`, or an object that keeps its model in itself: nothing would have been restored."""
+    data = tk.dumps(around({"w": np.ones(3)}))
+    with pytest.raises(tk.MismatchError) as caught:
+        tk.loads(data, into=around(target))
+    assert told in str(caught.value)
+    with pytest.warns(tk.TensorkeepWarning, match="fits only in part"):
+        assert tk.loads(data, into=around(target), strict=False) == around(target)
+
+
 def test_many_threads_may_read_one_open_file(tmp_path: Path) -> None:
     """A handle is read from eight threads at once, checked and right."""
     state = _state()

@@ -9,12 +9,15 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
+import numpy as np
+
 from tensorkeep import dtypes
+from tensorkeep.plain import is_numpy_scalar, unfillable
 from tensorkeep.report import Cast, Problem
 from tensorkeep.selection import LEFT_OUT
 from tensorkeep.tensors import LazyTensor, Live
 from tensorkeep.transposing import Turned, axes_between, reshaped
-from tensorkeep.tree import Captured, Packed, Tree, brief, join, like, name_of, walk
+from tensorkeep.tree import Captured, Packed, Tree, brief, join, like, name_of, tensors, walk
 
 Result = Callable[[], Any]
 """Gives a restored value, once all bytes are in place."""
@@ -142,12 +145,18 @@ class Matcher:
             return self._dict(target, _state(found), path)
         if isinstance(target, (list, tuple, deque)):
             return self._sequence(target, _state(found), path)
+        if isinstance(found, LazyTensor) and _is_scalar_of(target, found):
+            scalar = found.numpy()[()]  # as a step that was compiled gives arrays for the scalars that it took
+            return lambda: scalar
+        if (unknown := unfillable(target)) and (isinstance(found, Captured) or any(tensors(found))):
+            self.problem("target", path, _describe(found), unknown)
+            return lambda: target
         return self.value(found)
 
     def tensor(self, target: LazyTensor, found: Tree, path: str) -> Result:
         """Match a live tensor: same shape and dtype, or a dtype to cast from."""
         source = cast(Live, target.source)
-        if source.immutable and target.shape == () and type(found) in _NUMBERS:
+        if source.immutable and target.shape == () and (type(found) in _NUMBERS or _is_scalar_of(found, target)):
             return lambda: found  # what counts as a number before the first step is often an array after it
         owner = source.owner
         if found is MISSING:
@@ -328,6 +337,14 @@ def lookup(found: dict[Any, Tree], key: object) -> tuple[Tree, set[Any]]:
     prefix = f"{text}."
     inside = {name[len(prefix) :]: child for name, child in found.items() if type(name) is str and name.startswith(prefix)}
     return (inside, {prefix + name for name in inside}) if inside else (MISSING, set())
+
+
+def _is_scalar_of(value: object, tensor: LazyTensor) -> bool:
+    """Whether a value is one of NumPy's scalars, just as the one element of a tensor without axes."""
+    if tensor.shape != () or not is_numpy_scalar(value):
+        return False
+    dtype = dtypes.of_numpy(np.asarray(value).dtype)
+    return dtype is not None and dtype.name == tensor.dtype.name
 
 
 def _state(found: Tree) -> Tree:

@@ -203,6 +203,7 @@ def is_numpy_scalar(value: object) -> bool:
 Encode = Callable[[Any], object]
 Decode = Callable[[Any], object]
 
+_CODE: Final = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
 _PATHS: Final = (pathlib.Path, pathlib.PosixPath, pathlib.WindowsPath)
 
 # exact type: (tag, to JSON). Texts that are no UTF-8 get here from structure, as the rest stands for itself.
@@ -267,6 +268,20 @@ def encode(value: object) -> object:
     raise Refused(_why(value))
 
 
+_BASES: Final = (str, int, float, complex, bytes, bytearray, dict, list, tuple, set, frozenset)
+
+
+def unfillable(value: object) -> str:
+    """What a value is that no file has and nothing fills, in words; "" for a plain one, whose place what the file has takes."""
+    if value is None or type(value) in ENCODERS or isinstance(value, (*_BASES, np.dtype)) or is_numpy_scalar(value):
+        return ""
+    if isinstance(value, type):
+        return f"the class {value.__qualname__}: pass an object of it"
+    if isinstance(value, _CODE):
+        return f"the function {value.__qualname__}"
+    return f"an object of {type(value).__module__}.{type(value).__qualname__}, which no adapter knows"
+
+
 def is_utf8(text: str) -> bool:
     try:
         text.encode()
@@ -279,7 +294,7 @@ def _why(value: object) -> str:
     """What stands in the way, in words."""
     kind = type(value)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    if isinstance(value, (types.FunctionType, types.BuiltinFunctionType, types.MethodType, type)):
+    if isinstance(value, (*_CODE, type)):
         return f"{getattr(value, '__qualname__', value)!s} is code ({name}), which a file does not keep"
     if isinstance(value, Stub):
         return f"a stub of {value.module}.{value.name}, an object of another file that was not made; save what it holds: its `fields`"
