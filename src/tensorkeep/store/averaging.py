@@ -47,16 +47,18 @@ def average(catalog: Catalog, last: int = 10, *, limits: Limits = DEFAULT_LIMITS
     """
     last = counted("average(last=)", last)
     opened: list[Contents] = []
+    gone: CheckpointGone | None = None
     try:
         for known in catalog.look().downwards():
             try:
                 opened.append(open_checkpoint(catalog.backend, known, limits=limits))
-            except CheckpointGone:
+            except CheckpointGone as error:
+                gone = error
                 continue
             if len(opened) == last:
                 break
         if not opened:
-            raise NoCheckpoint(catalog.backend.name, "average", "there is no checkpoint yet")
+            raise gone or NoCheckpoint(catalog.backend.name, "average", "there is no checkpoint yet")
         return _averaged(catalog.backend.name, opened, limits)
     except BaseException:
         for contents in opened:

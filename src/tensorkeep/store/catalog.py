@@ -10,13 +10,13 @@ import difflib
 import math
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from tensorkeep import workers
 from tensorkeep.backends.keys import Backend, Entry
-from tensorkeep.errors import CorruptError, FormatError, NoCheckpoint
+from tensorkeep.errors import CheckpointGone, CorruptError, FormatError, NoCheckpoint
 from tensorkeep.store import names
 from tensorkeep.store.known import Known, concerns_one_object, read
 from tensorkeep.store.manifest import Direction
@@ -24,8 +24,10 @@ from tensorkeep.store.metrics import known_direction
 from tensorkeep.store.names import Ref
 
 _REQUESTS: Final = 16  # at once, where each waits for an answer
+LOOKS: Final = 10  # at most, where what was listed is gone before it is read: another process saves and removes meanwhile
 _SHOWN: Final = 6
 
+T = TypeVar("T")
 Damage = CorruptError | FormatError | OSError
 
 
@@ -46,6 +48,23 @@ class Catalog:
     def look(self) -> "Listing":
         """What there is now: one listing, and nothing is read yet."""
         return Listing(self, self.entries(names.CHECKPOINTS))
+
+    def following(self, ref: "str | int | Ref", read: Callable[[Known], T]) -> T:
+        """What can be read of the checkpoint that a reference means. `latest` and `best` are another one, should it go meanwhile.
+
+        Raises:
+            CheckpointGone: it went; or one went each time that it was looked for.
+            NoCheckpoint, ValueError, CorruptError, FormatError: see `Listing.find`.
+        """
+        for left in reversed(range(LOOKS)):
+            listing = self.look()
+            known = listing.find(ref)
+            try:
+                return read(known)
+            except CheckpointGone:
+                if not left or listing.parsed(ref).kind not in ("latest", "best"):
+                    raise
+        raise AssertionError("the last look returns or raises")
 
     def entries(self, prefix: str) -> list[Entry]:
         """The manifests of a folder, as they are listed now. What was read of others is forgotten."""
@@ -120,15 +139,25 @@ class Listing:
 
     def __init__(self, catalog: Catalog, entries: Iterable[Entry]) -> None:
         self._catalog, self._store = catalog, catalog.backend.name
-        numbered = ((names.step_of(entry.key), entry) for entry in entries)
-        self._entries: dict[int, Entry] = dict(sorted((step, entry) for step, entry in numbered if step is not None))
+        self._entries = self._by_step(entries)
+        self._looks = 1
         self.damaged: dict[str, Damage] = {}
+
+    @staticmethod
+    def _by_step(entries: Iterable[Entry]) -> dict[int, Entry]:
+        numbered = ((names.step_of(entry.key), entry) for entry in entries)
+        return dict(sorted((step, entry) for step, entry in numbered if step is not None))
 
     def downwards(self) -> Iterator[Known]:
         """From the newest to the oldest, each read when it is its turn."""
-        for step in reversed(self._entries):
-            if (known := self.at(step)) is not None:
-                yield known
+        found = False
+        while not found:
+            for step in reversed(self._entries):
+                if (known := self.at(step)) is not None:
+                    found = True
+                    yield known
+            if not found and not self._is_listed_anew():
+                return
 
     def steps(self) -> list[int]:
         """The steps that have a manifest, be it damaged or not, ascending. Nothing is read."""
@@ -145,7 +174,21 @@ class Listing:
 
     def all(self) -> list[Known]:
         """All of them, by step."""
-        return self._take(self._entries.values())
+        while not (found := self._take(self._entries.values())) and self._is_listed_anew():
+            pass
+        return found
+
+    def _is_listed_anew(self) -> bool:
+        """List once more where nothing could be read, and not for damage; False where that is no use.
+
+        A store that another process saves into, and removes from, is never without a checkpoint. But what was listed may be gone before it
+        is read, and a folder is not listed at one moment: neither the name that goes meanwhile nor the one that comes may be seen.
+        """
+        self._looks += 1
+        if self.damaged or self._looks > LOOKS or not (self._entries or self._catalog.backend.kind == "folder"):
+            return False
+        before, self._entries = self._entries, self._by_step(self._catalog.entries(names.CHECKPOINTS))
+        return bool(before or self._entries)
 
     def tags(self) -> dict[str, Known]:
         """What each tag stands for: one more listing."""

@@ -11,7 +11,7 @@ from tensorkeep.errors import CheckpointGone, CorruptError, FormatError, Tensork
 from tensorkeep.limits import DEFAULT_LIMITS, Limits
 from tensorkeep.loading import Options, load_contents
 from tensorkeep.store import gc, names, retention, tags
-from tensorkeep.store.catalog import Catalog
+from tensorkeep.store.catalog import LOOKS, Catalog
 from tensorkeep.store.checkpoint import open_checkpoint
 from tensorkeep.store.commit import Writer
 from tensorkeep.store.gc import Collected
@@ -71,7 +71,7 @@ class Checkpoints(ABC):
             {'lr': 0.1}
         """
         self._settle()
-        return self._load(self._catalog.look().find(ref), verify, limits, options)
+        return self._catalog.following(ref, lambda known: self._load(known, verify, limits, options))
 
     def _load(self, known: Known, verify: bool, limits: Limits | None, options: Options) -> Any:
         try:
@@ -97,22 +97,12 @@ class Checkpoints(ABC):
             CorruptError, FormatError: every checkpoint is damaged: the error of the newest. Or the newest intact one is beyond `limits`.
         """
         self._settle()
-        listing = self._catalog.look()
-        wrong: dict[int, Exception] = {}
-        found: Resumed | None = None
-        for known in listing.downwards():
+        for left in reversed(range(LOOKS)):
             try:
-                state = self._load(known, verify, limits, options)
-            except (CorruptError, FormatError, CheckpointGone) as error:
-                if not _is_damage(error):
-                    raise
-                wrong[known.step] = error
-                continue
-            manifest = known.manifest
-            found = Resumed(manifest.step, manifest.numbers(), manifest.time, state)
-            self._changed(manifest.step)
-            break
-        wrong |= {cast(int, names.step_of(key)): error for key, error in listing.damaged.items()}
+                found, wrong = self._newest_intact(verify, limits, options, may_go=not left)
+                break
+            except CheckpointGone:
+                continue  # where another process saves and removes, there is a newer one
         if not wrong:
             return found
         skipped = tuple((step, str(wrong[step])) for step in sorted(wrong, reverse=True))
@@ -121,6 +111,27 @@ class Checkpoints(ABC):
         said = "\n".join(f"  step {step}: {why}" for step, why in skipped)
         warnings.warn(TensorkeepWarning(f"{self.name}: resumed from step {found.step}; newer ones are damaged:\n{said}"), stacklevel=2)
         return dataclasses.replace(found, skipped=skipped)
+
+    def _newest_intact(
+        self, verify: bool, limits: Limits | None, options: Options, *, may_go: bool
+    ) -> tuple[Resumed | None, dict[int, Exception]]:
+        """The newest checkpoint that can be loaded, and what is wrong with newer ones. `may_go`: one that goes meanwhile is passed over."""
+        listing = self._catalog.look()
+        wrong: dict[int, Exception] = {}
+        found: Resumed | None = None
+        for known in listing.downwards():
+            try:
+                state = self._load(known, verify, limits, options)
+            except (CorruptError, FormatError, CheckpointGone) as error:
+                if not (may_go if isinstance(error, CheckpointGone) else _is_damage(error)):
+                    raise
+                wrong[known.step] = error
+                continue
+            manifest = known.manifest
+            found = Resumed(manifest.step, manifest.numbers(), manifest.time, state)
+            self._changed(manifest.step)
+            break
+        return found, wrong | {cast(int, names.step_of(key)): error for key, error in listing.damaged.items()}
 
     def steps(self) -> list[int]:
         """The steps of all committed checkpoints, ascending: one listing, and nothing is read. What is damaged since is among them."""

@@ -17,6 +17,7 @@ from tensorkeep.store.catalog import Catalog
 from tensorkeep.store.checkpoint import open_checkpoint
 from tensorkeep.store.commit import Writer
 from tensorkeep.store.holding import held
+from tensorkeep.store.known import Known
 from tensorkeep.store.names import Ref
 
 CASTS: Final = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
@@ -70,9 +71,12 @@ def export(
     if dtype is not None and dtype not in CASTS:
         raise ValueError(f"dtype={dtype!r:.40}: one of {', '.join(CASTS)} is wanted")
     target = os.fsdecode(path)
-    known = catalog.look().find(ref)
-    with held(catalog, [known], writer), open_checkpoint(catalog.backend, known, limits=limits) as contents:
-        return write_model_file(contents, target, only=only, dtype=dtype, limits=limits, progress=progress)
+
+    def write(known: Known) -> Exported:
+        with held(catalog, [known], writer), open_checkpoint(catalog.backend, known, limits=limits) as contents:
+            return write_model_file(contents, target, only=only, dtype=dtype, limits=limits, progress=progress)
+
+    return catalog.following(ref, write)
 
 
 def write_model_file(

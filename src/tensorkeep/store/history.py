@@ -44,6 +44,7 @@ def history(catalog: Catalog, path: str, rows: Any = None, *, limits: Limits = D
                 array = tensor.numpy() if rows is None else tensor[rows]
                 remembered = new.used
         except CheckpointGone:
+            instead = "what it had was removed meanwhile"
             continue
         seen = True
         yield known.step, array

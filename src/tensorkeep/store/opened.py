@@ -36,12 +36,11 @@ def open_store(place: str, ref: str, *, verify: bool, limits: Limits) -> Content
     if not is_store(backend):
         return None
     try:
-        known = Catalog(backend).look().find(ref)
+        return Catalog(backend).following(ref, lambda known: open_checkpoint(backend, known, verify=verify, limits=limits))
     except TensorkeepError:
         raise
     except ValueError as error:  # of a path it is what a file that is not there is
         raise NoCheckpoint(backend.name, ref, str(error).removeprefix(f"{backend.name}: ")) from None
-    return open_checkpoint(backend, known, verify=verify, limits=limits)
 
 
 def is_store(backend: Backend) -> bool:
