@@ -375,6 +375,8 @@ UNREAD: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
     "a cut ONNX": ("m.onnx", lambda: onnx(node=field(4, b"Add"))[:-3]),
     "a pointer of Git LFS": ("m.pt", lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"),
     "a web page": ("m.pt", lambda: b"\n<!DOCTYPE html><html>Not found</html>"),
+    "nothing": ("m.pt", lambda: b""),
+    "an answer of a server": ("m.safetensors", lambda: b'{"error": "Repository not found"}'),
     "bad JSON": ("config.json", lambda: b'{"a": '),
     "an archive in 10 archives": ("m.zip", lambda: _nested(10)),
     "no HDF5": ("m.h5", lambda: b"not HDF5 at all"),

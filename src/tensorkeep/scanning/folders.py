@@ -1,17 +1,18 @@
 """Folders: every file in one is looked at; links are told, not followed."""
 
+import os
 from collections.abc import Iterator
 from typing import Final
 
 from tensorkeep.backends.files import Surroundings
 from tensorkeep.backends.inside import Folder
 from tensorkeep.errors import FormatError, MissingExtraError, TensorkeepError
-from tensorkeep.formats import table
+from tensorkeep.formats import partial, table
 from tensorkeep.formats.peek import NotThere, Peek
 from tensorkeep.limits import Limits
 from tensorkeep.scanning.look import Look, Thing
 from tensorkeep.scanning.names import leads_out
-from tensorkeep.scanning.walk import look_at
+from tensorkeep.scanning.walk import MODELS, look_at
 from tensorkeep.wire.budget import Budget
 from tensorkeep.wire.extent import Opened
 
@@ -33,9 +34,14 @@ def scan_file(opened: Opened, *, limits: Limits, folder: Surroundings | None = N
 def _why_unread(opened: Opened, limits: Limits, folder: Surroundings | None) -> str:
     """Why a file cannot be read as what it is: cut short, damaged. What stands behind the place where a reader stops, nobody has seen."""
     peek = Peek(opened.file.name, opened.whole(), folder, limits=limits)
+    called = os.path.splitext(opened.file.name)[1].lower() in MODELS
+    if called and not opened.file.nbytes:
+        return "it is empty"
     try:
         if (reader := table.find(peek)) is not None:
             reader.read(peek)
+        elif called and (error := partial.explain(peek)) is not None:
+            return error.problem
     except (MissingExtraError, NotThere):  # the file itself is whole
         return ""
     except TensorkeepError as error:

@@ -1,6 +1,5 @@
 """The walk: a thing and all that stands inside of it, each looked at by every trap of the table that knows it."""
 
-import re
 from typing import Final
 
 from tensorkeep.errors import CorruptError, FormatError
@@ -18,7 +17,8 @@ _MARKED: Final = frozenset(
 
 _TABLE_END: Final = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # of the tables that TensorFlow 1 kept checkpoints in
 _LOST: Final = b"version https://git-lfs"
-_PAGE: Final = re.compile(rb"\s*<(?:!doctype html|html|head)\b", re.IGNORECASE)
+MODELS: Final = pickles.NAMES | _MARKED | {".onnx"}
+"""What files of models are called: in place of one, neither nothing nor the answer of a server is an ordinary text."""
 
 
 def look_at(thing: Thing, look: Look) -> None:
@@ -26,8 +26,6 @@ def look_at(thing: Thing, look: Look) -> None:
     if thing.head.startswith(_LOST):
         look.stopped(thing.place, "a pointer of Git LFS in place of the file")
         return
-    if thing.suffix in pickles.NAMES | _MARKED and _PAGE.match(thing.head):
-        look.stopped(thing.place, "a web page in place of the file")
     sure = known = False
     for trap in ROWS:
         try:
