@@ -1,5 +1,7 @@
 """Building: models and optimizers that have no variables yet get them, and can be taken back to where they were."""
 
+import contextlib
+import inspect
 import math
 import warnings
 from typing import Any, Final
@@ -89,6 +91,14 @@ def optimizer(obj: Any, variables: list[Any]) -> str:
     except Exception as error:  # noqa: BLE001  # as above
         return f"{type(error).__name__}: {error}"
     return ""
+
+
+def metric(obj: Any, classes: int) -> None:
+    """Make the variables of a metric that waits for its first batch to see how many classes there are, or none if it cannot."""
+    build = getattr(obj, "_build", None)
+    if callable(build) and not getattr(obj, "_built", True):
+        with contextlib.suppress(Exception):  # its own code may raise anything; the report then tells what it has no variables for
+            build(*[(1, classes)] * len(inspect.signature(build).parameters))
 
 
 def is_shape(node: Any, most: int) -> bool:

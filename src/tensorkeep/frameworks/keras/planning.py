@@ -196,8 +196,19 @@ def plan_variables(target: Captured, state: Tree, path: str, matcher: Matcher) -
     if not isinstance(state, dict):
         matcher.other_kind(state, path, f"a {target.cls}")
     else:
+        _build_metric(target, named(state, target.state)[1], matcher)
         _fit_all(target.state, *named(state, target.state), path, matcher)
     return lambda: target.origin
+
+
+def _build_metric(target: Captured, others: dict[str, Tree], matcher: Matcher) -> None:
+    """Make the variables that a metric lacks, if those of the file, all of one size, tell how many classes it is for."""
+    shapes = {node.shape if isinstance(node, LazyTensor) and node.dtype.name == "F32" else None for node in others.values()}
+    if isinstance(target.origin, keras.metrics.Metric) and len(shapes) == 1 and (shape := shapes.pop()) is not None:
+        matcher.take_back.append(building.Snapshot(target.origin).restore)
+        building.metric(target.origin, shape[-1] if shape else 1)
+        made = names.of_metric(target.origin)
+        target.state.update((name, variables.capture(variable)) for name, variable in made.items() if name not in target.state)
 
 
 def _fit_all(own: dict[str, Tree], found: dict[str, Tree], others: dict[str, Tree], path: str, matcher: Matcher) -> None:
