@@ -30,6 +30,20 @@ def test_every_layout_comes_back(layout: str, kind: str, tmp_path: Path) -> None
             assert np.array_equal(target.toarray(), matrix.toarray())
 
 
+@pytest.mark.parametrize("layout", ["csr", "csc", "bsr", "coo", "dia"])
+def test_indices_of_64_bits_stay_so(layout: str) -> None:
+    """SciPy's own constructors make them smaller where they fit."""
+    matrix = getattr(sparse, f"{layout}_matrix")(DENSE)
+    fields = [field for field in ("indices", "indptr", "row", "col", "offsets") if hasattr(matrix, field)]
+    if layout == "coo" and hasattr(matrix, "coords"):
+        matrix.coords = tuple(part.astype(np.int64) for part in matrix.coords)
+    else:
+        vars(matrix).update((field, getattr(matrix, field).astype(np.int64)) for field in fields)
+    found = tk.loads(tk.dumps(matrix))
+    assert [getattr(found, field).dtype for field in fields] == [np.int64] * len(fields)
+    assert np.array_equal(found.toarray(), DENSE) and np.array_equal((found.tocsr() @ np.eye(4)), DENSE)
+
+
 def test_what_does_not_fit_is_told_and_changes_nothing() -> None:
     """Another shape, another layout, and no matrix at all."""
     data = tk.dumps({"x": sparse.csr_matrix(DENSE)})

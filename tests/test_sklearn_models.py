@@ -30,6 +30,7 @@ from sklearn import (
     feature_extraction,
     feature_selection,
     gaussian_process,
+    impute,
     linear_model,
     model_selection,
     neighbors,
@@ -158,6 +159,16 @@ def test_categories_of_a_frame_come_back() -> None:
     frame = pandas.DataFrame({"number": X[:, 0], "kind": pandas.Categorical(np.where(X[:, 1] > 0, "a", "b"))})
     model = ensemble.HistGradientBoostingRegressor(categorical_features="from_dtype", max_iter=5).fit(frame, X[:, 1])
     assert np.array_equal(again(model).predict(frame), model.predict(frame))
+
+
+@pytest.mark.parametrize("fill", [{"strategy": "most_frequent"}, {"strategy": "constant", "fill_value": "none", "add_indicator": True}])
+def test_imputers_of_texts_come_back(fill: dict[str, Any]) -> None:
+    """Of columns of Python's objects, as a table has them: the imputer keeps their dtype."""
+    texts = np.array([["a", "x"], ["b", np.nan], ["a", "y"], [np.nan, "x"]], object)
+    model = pipeline.make_pipeline(impute.SimpleImputer(**fill), preprocessing.OneHotEncoder(handle_unknown="ignore")).fit(texts)
+    for found in (again(model), tk.loads(tk.dumps(model), into=base.clone(model))):
+        assert np.array_equal(found.transform(texts).toarray(), model.transform(texts).toarray())
+        assert found[0].statistics_.tolist() == model[0].statistics_.tolist()
 
 
 def test_categories_come_back() -> None:

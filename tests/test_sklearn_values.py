@@ -37,6 +37,7 @@ def again(held: Any, *types: Any) -> Any:
         1 + 2j,
         np.float32(1.5),
         np.dtype("f8"),
+        np.dtype(object),
         datetime(2026, 1, 2, 3, 4, 5),
         timedelta(days=-1),
         np.float64,

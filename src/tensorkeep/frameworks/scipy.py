@@ -22,6 +22,7 @@ _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "coo": ("data", "row", "col"),
     "dia": ("data", "offsets"),
 }
+_INDICES: Final = (np.int32, np.int64)
 NAMES: Final = tuple(f"{layout}_{kind}" for layout in _FIELDS for kind in ("matrix", "array"))
 """Classes that are a few arrays each."""
 
@@ -57,6 +58,11 @@ def make(name: str, state: Mapping[str, Any]) -> object:
         made.check_format(full_check=True)
     if made.shape != shape:
         raise ValueError("a sparse matrix of another shape than its own")
+    if all(array.dtype in _INDICES for array in arrays[1:]):  # SciPy makes those of 64 bits smaller where they fit
+        if name.startswith("coo") and hasattr(made, "coords"):
+            made.coords = tuple(arrays[1:])
+        else:
+            vars(made).update(zip(fields[1:], arrays[1:], strict=True))
     return made
 
 

@@ -38,6 +38,8 @@ def find(value: Any) -> str:
         return "MaskedArray"
     if cls is np.ndarray:
         return "object_array" if value.dtype == object else ""
+    if isinstance(value, np.dtype):
+        return "object_dtype" if value.kind == "O" else ""
     if cls is functools.partial:
         return "check_array" if names.is_checker(value) else ""
     module, name = cls.__module__, cls.__name__
@@ -172,6 +174,7 @@ def _make_checker(state: dict[str, Any]) -> object:
 PARTS: Final[dict[str, Part]] = {
     "fortran_array": Part(_take_fortran, lambda state: np.asfortranarray(state)),
     "object_array": Part(_take_objects, _make_objects),
+    "object_dtype": Part(lambda dtype: {}, lambda state: np.dtype(object)),  # a SimpleImputer keeps that of its texts
     "MaskedArray": Part(_take_masked, _make_masked),
     **{name: Part(scipy.take, functools.partial(scipy.make, name)) for name in scipy.NAMES},
     "BSpline": Part(_take_spline, _make_spline),

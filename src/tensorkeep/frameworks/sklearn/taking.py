@@ -65,7 +65,7 @@ class _Taker:
 
     def value(self, value: Any, path: str, depth: int) -> Tree:
         kind = type(value)
-        if kind in _PLAIN or isinstance(value, (np.generic, np.dtype)):
+        if kind in _PLAIN or isinstance(value, np.generic) or (isinstance(value, np.dtype) and value.kind != "O"):
             return value
         if depth > _DEEPEST:
             raise UnsupportedError(path, f"nested more than {_DEEPEST} objects deep")
