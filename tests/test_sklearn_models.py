@@ -14,6 +14,7 @@ import pytest
 
 import estimators
 import tensorkeep as tk
+from refusing import Refuses
 from tensorkeep.frameworks.sklearn import names
 from tensorkeep.unpickle.known import sklearn as known
 
@@ -512,3 +513,25 @@ def test_models_of_lightgbm_keep_their_librarys_bytes() -> None:
     assert np.array_equal(back.predict_proba(X), model.predict_proba(X))
     target = lightgbm.LGBMClassifier(n_estimators=5, min_child_samples=2, verbose=-1)
     assert np.array_equal(tk.loads(tk.dumps(model), into=target).predict_proba(X), model.predict_proba(X))
+
+
+def test_bare_boosters_are_filled_in_place_or_keep_their_model() -> None:
+    """XGBoost's and LightGBM's own models, without an estimator around them: a load that fails leaves the former one."""
+    lightgbm, xgboost = pytest.importorskip("lightgbm"), pytest.importorskip("xgboost")
+
+    def trained(values: Any) -> dict[str, Any]:
+        return {
+            "lightgbm": lightgbm.train({"verbose": -1, "min_data_in_leaf": 2}, lightgbm.Dataset(X, values), 3),
+            "xgboost": xgboost.train({}, xgboost.DMatrix(X, values), 3),
+        }
+
+    def answers(models: dict[str, Any]) -> list[Any]:
+        return [models["lightgbm"].predict(X).tolist(), models["xgboost"].predict(xgboost.DMatrix(X)).tolist()]
+
+    saved, target = trained(X[:, 0]), trained(-X[:, 1])
+    before = answers(target)
+    with pytest.raises(tk.MismatchError):
+        tk.loads(tk.dumps({**saved, "z": Refuses()}), into={**target, "z": Refuses(refuses=True)})
+    assert answers(target) == before
+    assert all(found is target[name] for name, found in tk.loads(tk.dumps(saved), into=target).items())
+    assert answers(target) == answers(saved)

@@ -88,6 +88,7 @@ class _Filling:
         self.obj, self.path = obj, path
         self.maker: Any = None
         self.former: list[tuple[Any, dict[str, Any]]] = []
+        self.exchanged: list[tuple[Any, Any]] = []
         self.parameters: dict[str, Any] = {}
 
     def prepare(self, maker: Any, node: Captured) -> object:
@@ -100,9 +101,14 @@ class _Filling:
             self.former.append((made, dict(vars(made))))
             vars(made).clear()
             vars(made).update(state)
+        for host, made in self.maker.boosters:
+            boosters.exchange(host, made)
+            self.exchanged.append((host, made))
         self.maker.check()
 
     def undo(self) -> None:
+        for host, made in self.exchanged:
+            boosters.exchange(host, made)
         for made, state in self.former:
             vars(made).clear()
             vars(made).update(state)
@@ -162,6 +168,8 @@ def _classes(obj: object) -> dict[str, Any]:
             around += here.values()
         elif isinstance(here, (list, tuple)):
             around += here
+        elif boosters.find(here):
+            found[type(here).__qualname__] = type(here)
         elif names.is_estimator(here):
             found[type(here).__qualname__] = type(here)
             around += vars(here).values()

@@ -44,3 +44,12 @@ def make(library: str, state: dict[str, Any]) -> object:
         booster.load_model(bytearray(state["ubj"]))
         return booster
     return module.Booster(model_str=state["text"].decode())
+
+
+def exchange(one: Any, other: Any) -> None:
+    """Let two boosters exchange all they have: each model stays with one of them, which frees it."""
+    attributes = dict(vars(one))
+    vars(one).clear()
+    vars(one).update(vars(other))
+    vars(other).clear()
+    vars(other).update(attributes)

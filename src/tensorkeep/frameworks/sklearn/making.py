@@ -33,12 +33,14 @@ class Maker:
 
     Attributes:
         pending: objects of the caller that are to get attributes, which the caller of this sets.
+        boosters: the caller's and one made anew, whose models the caller of this exchanges.
         after: checks that run when all have them.
     """
 
     def __init__(self, inside: Callable[[Tree], Any], known: Mapping[str, Any], once: Callable[[Warning], None]) -> None:
         self.inside, self.known, self.once = inside, known, once
         self.pending: dict[int, tuple[Any, dict[str, Any]]] = {}  # by id of the object
+        self.boosters: list[tuple[Any, Any]] = []
         self.after: list[tuple[str, Callable[[], object]]] = []
         self._places: dict[str, object] = {}
         self._sizes: dict[str, int] = {}  # of what stands in a place: its values, with those of what it shares
@@ -154,7 +156,11 @@ class Maker:
         if kind == "sklearn.booster":
             if not boosters.is_asked_for(name, self.known):
                 raise names.Unknown(f"{path or 'it'} is a model of {name}: pass its class in types=")
-            return boosters.make(name, self.value(node.state, path))
+            made = boosters.make(name, self.value(node.state, path))
+            if path or boosters.find(host) != name:
+                return made
+            self.boosters.append((host, made))
+            return host
         if kind == "sklearn.own":
             cls = self.given(name, path, "an object of the class")
             if not isinstance(cls, type) or not names.is_estimator(object.__new__(cls)):
