@@ -62,7 +62,9 @@ def test_what_removes_says_first_what_it_would_remove(store: Path) -> None:
     assert tensorkeep("gc", store).stdout == would.replace("would be removed", "removed")
     assert "nothing to be removed" in tensorkeep("gc", store).stdout
     assert "steps 400 and 500: removed" in tensorkeep("rollback", f"{store}@step-200").stdout
-    assert "step 0: removed" in tensorkeep("delete", store, "step-0").stdout
+    tensorkeep("tag", f"{store}@step-0", "first")
+    freed = tensorkeep("delete", store, "step-0").stdout
+    assert "step 0: removed" in freed and "nothing is free after `tensorkeep gc`: tags" in freed
     assert tk.Store(store).steps() == [200] and tk.Store(store).load()["w"][0] == 2
 
 
@@ -86,6 +88,7 @@ def test_wrong_usage_is_told_in_a_line(store: Path) -> None:
     """A missing store, a missing checkpoint, no rule and no reference each have their sentence and exit code."""
     for code, said, *arguments in (
         (1, "no store is there", "log", store / "nothing"),
+        (2, "is taken whole here: leave '@latest' away", "log", f"{store}@latest"),
         (1, "has no step-7", "delete", store, "step-7"),
         (1, "is on step", "tag", f"{store}@step-0", "latest-good"),
         (2, "no rule says what stays", "prune", store),
@@ -93,7 +96,7 @@ def test_wrong_usage_is_told_in_a_line(store: Path) -> None:
         (2, "means something else already", "tag", f"{store}@latest", "best"),
         (2, "STORE@step-N is wanted", "rollback", store),
         (2, "12h", "prune", store, "--within", "soon"),
-        (2, "whether more of", "prune", store, "--best", "heat"),
+        (2, "--best heat=min, or heat=max", "prune", store, "--best", "heat"),
     ):
         if said == "is on step":
             tensorkeep("tag", f"{store}@step-500", "latest-good")

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import click
 
@@ -29,16 +29,22 @@ def opened(place: str, keep: "Keep | None" = None) -> "Store":
     Raises:
         FileNotFoundError: there is none.
     """
+    if not _is_there(place):
+        whole, ref = with_ref(place)
+        if whole != place and _is_there(whole):
+            raise click.UsageError(f"{whole!r} is a store, and is taken whole here: leave '@{ref}' away")
+        raise FileNotFoundError(2, "no store is there; `Store.save` makes one", place)
+    return tk.Store(place, keep=keep)
+
+
+def _is_there(place: str) -> bool:
     from tensorkeep.backends.choosing import open_backend  # late: help pages import no NumPy
     from tensorkeep.store.opened import is_store
 
     try:
-        there = is_store(open_backend(place, create=False))
+        return is_store(open_backend(place, create=False))
     except (FileNotFoundError, NotADirectoryError):
-        there = False
-    if not there:
-        raise FileNotFoundError(2, "no store is there; `Store.save` makes one", place)
-    return tk.Store(place, keep=keep)
+        return False
 
 
 def with_ref(text: str) -> tuple[str, str]:
@@ -79,10 +85,19 @@ def policy_of(
     try:
         for text in best:
             if "=" not in text:
-                named |= tk.Keep(best=text).directions
+                named |= _known(text)
         return tk.Keep(last=last, best=named or None, every=every, within=within, weights_only_after=weights_only_after)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+
+
+def _known(metric: str) -> "dict[str, Literal['min', 'max']]":
+    try:
+        return tk.Keep(best=metric).directions
+    except ValueError:
+        raise click.UsageError(
+            f"whether more of {metric!r:.80} is better its name does not say: --best {metric:.80}=min, or {metric:.80}=max"
+        ) from None
 
 
 def _span(ctx: click.Context, parameter: click.Parameter, value: str | None) -> timedelta | None:
@@ -123,3 +138,7 @@ def say_removal(removal: Any) -> None:
         output.say(f"nothing {'would be' if removal.dry_run else 'was'} removed")
     elif removal.nbytes:
         output.say(f"{output.size(removal.nbytes)} {'would be' if removal.dry_run else 'are'} free after `tensorkeep gc`")
+    else:
+        output.say(
+            f"nothing {'would be' if removal.dry_run else 'is'} free after `tensorkeep gc`: tags or other checkpoints need all of it"
+        )
