@@ -197,7 +197,7 @@ def training_goes_on(folder: Path, scale: states.Scale) -> Iterator[Case]:
     quick = scale.large < 256
     ballast = states.large(scale.large)
     change = _changed(ballast)
-    seconds = 1.0 if quick else 12.0
+    seconds = 0.2 if quick else 12.0
     ours, theirs = _Steps(folder, "beside", compress="none"), _Dcp(folder)
     ours.save(ballast, wait=True)
     theirs.begin(ballast)
