@@ -335,6 +335,10 @@ DANGEROUS: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
 """What must be called dangerous."""
 
 UNKNOWN: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
+    "a class of Keras that its author registered": (
+        "m.keras",
+        lambda: keras({"class_name": "Dense", "registered_name": "custom_package.Dense", "config": {}}),
+    ),
     "a class of nobody's": ("a.pkl", lambda: named("mylab.nets", "Net")),
     "a persistent id": ("a.pkl", lambda: b"\x80\x02X\x05\x00\x00\x00whereQ."),
     "7z": ("m.pt", lambda: b"7z\xbc\xaf\x27\x1c" + bytes(100)),
@@ -371,6 +375,11 @@ UNREAD: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
     "a cut gzip": ("m.pkl.gz", lambda: gzip.compress(PLAIN * 100)[:-20]),
     "a cut tar": ("m.tar", lambda: tarred({"a": b"x" * 2000})[:1500]),
     "a cut safetensors": ("m.safetensors", lambda: safetensors({})[:-1]),
+    "a safetensors whose offsets lie": (
+        "m.safetensors",
+        lambda: struct.pack("<Q", 64) + b'{"t": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}'.ljust(64) + bytes(4),
+    ),
+    "a gzip of a few bytes": ("m.gz", lambda: gzip.compress(PLAIN)[:9]),
     "a cut GGUF": ("m.gguf", lambda: gguf("{{ messages }}")[:-3]),
     "a cut ONNX": ("m.onnx", lambda: onnx(node=field(4, b"Add"))[:-3]),
     "a pointer of Git LFS": ("m.pt", lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"),

@@ -67,7 +67,8 @@ def judge(node: dict[str, Any], path: str, thing: Thing, look: Look) -> None:
     if isinstance(module, str):
         _module(module, name, config, place, look)
     registered = node.get("registered_name")
-    if isinstance(registered, str) and ">" in registered and not isinstance(module, str) and registered.partition(">")[0] not in _PACKAGES:
+    own = isinstance(registered, str) and registered not in ("", name) and not isinstance(module, str)
+    if own and str(registered).partition(">")[0] not in _PACKAGES:
         look.found("unknown", place, f"asks for {registered!r}, a class that the file's author registered", "keras-registered")
     if isinstance(config, dict):
         for key, value in config.items():

@@ -4,6 +4,8 @@ from typing import Final
 
 import msgspec
 
+from tensorkeep.container import parse_header
+from tensorkeep.errors import FormatError
 from tensorkeep.scanning.jsons import crowded
 from tensorkeep.scanning.look import Look, Thing
 from tensorkeep.scanning.texts import judge_text
@@ -51,6 +53,11 @@ def scan(thing: Thing, look: Look) -> None:
     elif end < thing.extent.nbytes:
         look.found("unknown", thing.at(f"byte {end:,}"), f"{thing.extent.nbytes - end:,} bytes behind the last tensor", "appended-bytes")
         look.inside(Thing(thing.extent.part(end, thing.extent.nbytes), thing.at("appended"), "", depth=thing.depth + 1))
+    else:
+        try:
+            parse_header(raw, thing.extent.nbytes, file=look.file, limits=look.limits)
+        except FormatError as error:  # another reader may see another file in it
+            look.stopped(thing.place, error.problem)
 
 
 def _pair(value: object) -> bool:

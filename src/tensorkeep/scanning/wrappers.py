@@ -76,7 +76,7 @@ def _begins(extent: Extent, codec: str) -> bool:
         if isinstance(error, (MemoryError, KeyboardInterrupt)):
             raise
         return codec == "gzip"
-    return bool(data)
+    return bool(data) or codec == "gzip"  # three bytes of it are enough: one without data is empty, or cut short
 
 
 def _whole(extent: Extent, codec: str) -> bool:
