@@ -80,6 +80,15 @@ def test_weights_are_averaged_though_optimizers_are_not_alike(tmp_path: Path) ->
     assert torch.equal(tk.load(tmp_path / "mean.safetensors")["model"]["weight"], state["model"]["weight"])
 
 
+def test_an_export_that_is_named_as_another_format_is_warned_of(tmp_path: Path) -> None:
+    """What comes out is a model file all the same."""
+    with tk.Store(tmp_path / "run") as run:
+        run.save({"w": np.ones(3)}, step=1, wait=True)
+        with pytest.warns(tk.TensorkeepWarning, match="its name says npz, which `convert` writes"):
+            run.export("latest", tmp_path / "w.npz")
+    assert tk.verify(tmp_path / "w.npz").intact
+
+
 def test_averaging_and_exporting_take_little_memory(tmp_path: Path) -> None:
     """Neither grows with the model: 200 MB of tensors, in the file of an average, under 128 MiB."""
     with tk.Store(tmp_path / "run") as store:

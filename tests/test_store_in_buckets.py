@@ -30,6 +30,19 @@ def url(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"s3://{servers.BUCKET}/{secrets.token_hex(8)}/runs/a"
 
 
+def test_exports_and_averages_go_to_urls(url: str) -> None:
+    """Wherever a path goes, a URL does too."""
+    bucket = url.removesuffix("/runs/a")
+    with tk.Store(url) as store:
+        for step in (1, 3):
+            store.save({"w": np.full(3, float(step))}, step=step)
+        assert store.export("step-1", f"{bucket}/one.safetensors").file == f"{bucket}/one.safetensors"
+        store.average(path=f"{bucket}/mean.safetensors")
+    assert tk.load(f"{bucket}/one.safetensors")["w"].tolist() == [1, 1, 1]
+    assert tk.load(f"{bucket}/mean.safetensors")["w"].tolist() == [2, 2, 2]
+    assert tk.verify(f"{bucket}/one.safetensors").intact
+
+
 FROZEN = np.random.default_rng(0).standard_normal(300_000).astype(np.float32)
 
 

@@ -121,7 +121,7 @@ class Archive(Checkpoints, ABC):
 
         Args:
             ref: which checkpoint, as for `load`.
-            path: of the file, which appears whole or not at all.
+            path: of the file, or its URL. It appears whole or not at all.
             only: a glob over paths (`*` crosses dots), or a callable: what to take.
             dtype: `bf16`, `fp16` or `fp32`: cast all floating-point numbers, rounding to nearest even.
             limits: as for `load`.

@@ -1,13 +1,17 @@
 """Exporting: a checkpoint, or a part of it, as a model file. Tensors are streamed: memory does not grow with the model."""
 
 import os
+import warnings
 from dataclasses import dataclass
 from os import PathLike
 from typing import Final
 
 from tensorkeep import dtypes
-from tensorkeep.backends import local
+from tensorkeep.backends import local, object_store
+from tensorkeep.backends.url_writing import staged
 from tensorkeep.contents import Contents
+from tensorkeep.errors import TensorkeepWarning, shown
+from tensorkeep.formats import writers
 from tensorkeep.formats.carried import carry
 from tensorkeep.limits import DEFAULT_LIMITS, Limits
 from tensorkeep.modelfile.writer import ModelFileWriter
@@ -57,7 +61,7 @@ def export(
     Args:
         catalog: of the store.
         ref: which checkpoint.
-        path: of the file, which appears whole or not at all.
+        path: of the file, or its URL. It appears whole or not at all.
         only: a glob over paths, or a callable: what to take.
         dtype: `bf16`, `fp16` or `fp32`: what floating-point numbers are cast to.
         writer: in whose name what is read is claimed meanwhile; None where nothing is.
@@ -71,6 +75,9 @@ def export(
     if dtype is not None and dtype not in CASTS:
         raise ValueError(f"dtype={dtype!r:.40}: one of {', '.join(CASTS)} is wanted")
     target = os.fsdecode(path)
+    if other := writers.name_of(target):
+        told = f"{shown(target)}: a model file is a safetensors file, and its name says {other}, which `convert` writes: of STORE@REF, too"
+        warnings.warn(TensorkeepWarning(told), stacklevel=3)
 
     def write(known: Known) -> Exported:
         with held(catalog, [known], writer), open_checkpoint(catalog.backend, known, limits=limits) as contents:
@@ -83,11 +90,15 @@ def write_model_file(
     contents: Contents, target: str, *, only: Only | None, dtype: str | None, limits: Limits, progress: Progress | None
 ) -> Exported:
     """Any contents of a store as a model file."""
-    local.refuse_url(target)
+    target = object_store.local_name(target)
+    away = object_store.is_cloud(target)
+    if not away:
+        local.refuse_url(target)
     wanted = None if dtype is None else dtypes.STANDARD[CASTS[dtype]]
     carried = carry(contents, only=only, rename=None, transpose=None, dtype=wanted, dequantize=False)
     (file,) = ModelFileWriter().plan(carried, limits=limits).files
-    with local.replacing(target, nbytes=file.nbytes) as pending:
+    place = staged if away else local.replacing
+    with place(target, nbytes=file.nbytes) as pending:
         file.write(pending, progress)
     changed = sum(cast.changed for cast in carried.casts.values())
     return Exported(target, int(contents.metadata["step"]), len(carried.tensors), file.nbytes, changed)
