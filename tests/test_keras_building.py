@@ -152,6 +152,21 @@ def test_every_loss_and_metric_of_the_table_is_compiled_again(recwarn: pytest.Wa
     assert not [one for one in recwarn if issubclass(one.category, tk.TensorkeepWarning)]
 
 
+def test_arguments_that_keras_leaves_out_of_its_configurations_are_kept() -> None:
+    """Of losses and metrics, in dicts and lists: with the defaults of Keras in their place, a model would go on training otherwise."""
+    model = keras.Model(inputs := keras.Input((3,)), {"a": layers.Dense(2, name="a")(inputs), "b": layers.Dense(2, name="b")(inputs)})
+    model.compile(
+        "sgd",
+        {"a": keras.losses.Huber(delta=0.1), "b": keras.losses.CosineSimilarity(axis=0)},
+        metrics={"a": ["mse", keras.metrics.CosineSimilarity(axis=0)], "b": []},
+    )
+    built = tk.loads(tk.dumps(model), build="keras")
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
+    y = {"a": 2 * x[:, :2], "b": x[:, 1:]}
+    assert built.evaluate(x, y, verbose=0) == model.evaluate(x, y, verbose=0)
+    assert built.fit(x, y, shuffle=False, verbose=0).history == model.fit(x, y, shuffle=False, verbose=0).history
+
+
 @pytest.mark.parametrize("name", sorted(known.CLASSES["keras.optimizers"] - {"MultiOptimizer", "OptimizerMap"}))
 def test_every_optimizer_of_the_table_comes_back_with_its_slots(name: str) -> None:
     """Those of one alone: the others hold several."""

@@ -3,6 +3,7 @@
 It is information: nothing is ever built from it unless asked. What is code (a lambda, a pickled module) is not kept, and the place says so.
 """
 
+import inspect
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ def of(obj: Any) -> dict[str, Any]:
             about.update(_plain(keras.saving.serialize_keras_object(obj)))
             if isinstance(obj, keras.Layer):
                 _share(about, obj)
+                _complete(about.get("compile_config"), getattr(getattr(obj, "_compile_config", None), "config", None))
             return about
         except Exception as error:  # noqa: BLE001  # the object's own get_config may raise anything
             text = " ".join(str(error).split())
@@ -86,6 +88,27 @@ def _share(config: Any, obj: Any) -> None:
         if len(found) == places[address]:
             for node in found:
                 node[_SHARED] = number
+
+
+def _complete(node: Any, given: Any) -> None:
+    """Add the arguments of losses and metrics that Keras itself leaves out of their configurations, such as the `delta` of `Huber`.
+
+    Args:
+        given: the objects of which the configuration is.
+    """
+    if isinstance(given, (keras.losses.Loss, keras.metrics.Metric)):
+        config = node.get("config") if isinstance(node, dict) else None
+        if isinstance(config, dict) and "fn" not in config and type(given).__module__.startswith("keras."):
+            taken = inspect.signature(type(given)).parameters
+            for name, value in getattr(given, "_fn_kwargs", {}).items():
+                if name in taken and isinstance(value, (bool, int, float, str)):
+                    config.setdefault(name, value)
+    elif isinstance(node, dict) and isinstance(given, dict):
+        for key in node.keys() & given.keys():
+            _complete(node[key], given[key])
+    elif isinstance(node, list) and isinstance(given, (list, tuple)):
+        for child, other in zip(node, given, strict=False):
+            _complete(child, other)
 
 
 def _name(node: dict[str, Any]) -> Any:
