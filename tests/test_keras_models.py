@@ -514,6 +514,31 @@ def test_what_is_derived_from_variables_is_renewed() -> None:
     assert np.array_equal(*(keras.ops.convert_to_numpy(model(X)) for model in (saved, target)))
 
 
+class Derived(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
+    """A layer that works on what it makes of its variable whenever that is loaded, as Keras asks layers to."""
+
+    def build(self, shape: Any) -> None:
+        self.scale = self.add_weight(shape=(), initializer="ones", name="scale")
+        self.doubled = 2.0
+
+    def call(self, inputs: Any) -> Any:
+        return inputs * self.doubled
+
+    def load_own_variables(self, store: Any) -> None:
+        super().load_own_variables(store)
+        self.doubled = 2 * float(keras.ops.convert_to_numpy(self.scale))
+
+
+@pytest.mark.parametrize("way", ["into", "build"])
+def test_layers_renew_what_they_derive_by_code_of_their_own(way: str) -> None:
+    """By a `load_own_variables` that stands alone: what is kept is Keras's own way."""
+    saved = sequential(Derived())
+    saved.layers[0].load_own_variables({"0": np.float32(3)})
+    into = {"into": sequential(Derived())} if way == "into" else {"build": "keras", "types": [Derived]}
+    found = tk.loads(tk.dumps(saved), **into)
+    assert np.array_equal(*(keras.ops.convert_to_numpy(model(X)) for model in (saved, found)))
+
+
 @pytest.mark.skipif(BACKEND != "torch", reason="only the PyTorch backend wraps its modules")
 def test_wrapped_modules_of_pytorch_keep_their_buffers() -> None:
     """And their pickle, which Keras would write, is not kept."""

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+import keras
 import numpy as np
 
 from tensorkeep.errors import UnsupportedError
@@ -15,6 +16,12 @@ KIND: Final = "keras.own"
 def has_some(layer: Any) -> bool:
     """Whether a layer keeps its variables by code of its own. Keras's layers do too, but that only numbers them."""
     return bool(layer.built) and not type(layer).save_own_variables.__module__.startswith("keras.")
+
+
+def renew(layer: Any) -> None:
+    """Let a layer that only takes its variables by code of its own do so: with them it may renew what it derives from them."""
+    if layer.built and not type(layer).load_own_variables.__module__.startswith("keras.") and not has_some(layer):
+        layer.load_own_variables({name: keras.ops.convert_to_numpy(variable) for name, variable in _state(layer).items()})
 
 
 def capture(layer: Any) -> Captured:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import keras
 import numpy as np
 
-from tensorkeep.frameworks.keras import building, layouts, legacy, names, variables, vocabularies
+from tensorkeep.frameworks.keras import building, layouts, legacy, names, own_code, variables, vocabularies
 from tensorkeep.frameworks.keras.names import CONFIG, METRICS, OPTIMIZER
 from tensorkeep.matching import MISSING, TIED, Matcher, Result, named
 from tensorkeep.tensors import LazyTensor
@@ -223,6 +223,7 @@ def _finish(model: Any) -> None:
     for _, layer in names.layers(model):
         if hasattr(layer, "finalize_state") and hasattr(layer, "adapt_mean"):  # Normalization
             layer.finalize_state()
+        own_code.renew(layer)
         for mode in ("gptq", "awq"):
             if hasattr(layer, f"is_{mode}_calibrated"):
                 setattr(layer, f"is_{mode}_calibrated", layer.quantization_mode == mode)
