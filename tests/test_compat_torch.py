@@ -1,5 +1,6 @@
 """`tensorkeep.compat.torch`: `save` and `load` with the arguments that people know from PyTorch."""
 
+import inspect
 import io
 import os
 import pickle
@@ -51,6 +52,13 @@ def test_a_checkpoint_comes_back_as_it_would_from_torch(tmp_path: Path) -> None:
     again.load_state_dict(found["model"])
     other.load_state_dict(found["optimizer"])
     assert tk.verify(tmp_path / "checkpoint.pt").intact
+
+
+@pytest.mark.parametrize("name", ["save", "load"])
+def test_every_argument_of_torch_is_taken_in_its_place(name: str) -> None:
+    """Those of the installed PyTorch, in its order."""
+    theirs, found = (list(inspect.signature(getattr(module, name)).parameters) for module in (torch, ours))
+    assert found[: len(theirs)] == theirs
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["zip", "before 1.6"])

@@ -33,6 +33,7 @@ def save(
     pickle_module: Any = None,
     pickle_protocol: int | None = None,
     _use_new_zipfile_serialization: bool = True,
+    _disable_byteorder_record: bool = False,
 ) -> None:
     """Save a state as a model file, atomically and durably.
 
@@ -40,7 +41,7 @@ def save(
         obj: dicts, lists and plain values with tensors in them, such as state dicts. A module in it is kept as its `state_dict()`.
         f: a path of any name, or a binary file object.
         pickle_module: none is used; another than Python's own is refused.
-        pickle_protocol, _use_new_zipfile_serialization: taken, and without a meaning here.
+        pickle_protocol, _use_new_zipfile_serialization, _disable_byteorder_record: taken, and without a meaning here.
 
     Raises:
         UnsupportedError: a value that cannot be kept; the error names its path, and nothing was written.
