@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import tensorkeep as tk
 from tensorkeep.store.keep import Candidate, Every, Keep, Retained
 
 HOUR = timedelta(hours=1)
@@ -189,3 +191,27 @@ class TestEvery:
         """Never and nonsense are errors."""
         with pytest.raises(ValueError, match="Every"):
             Every(**arguments)
+
+
+def test_a_save_that_later_steps_push_out_is_told(tmp_path: Path) -> None:
+    """Whoever goes on from an early checkpoint beside later ones would keep nothing of it, in silence."""
+    with tk.Store(tmp_path / "run", keep=tk.Keep(last=2)) as run:
+        for step in (10, 20, 30):
+            run.save({"step": step}, step=step)
+        run.save({"step": 11}, step=11, wait=True)
+        with pytest.warns(tk.TensorkeepWarning, match=r"step 11 was saved, and keep= did not keep it.*rollback\(\)"):
+            run.save({"step": 40}, step=40)
+        assert run.steps() == [30, 40]
+
+
+def test_a_save_that_loses_its_optimizer_to_later_steps_is_told(tmp_path: Path) -> None:
+    """The same, of what is not weights."""
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    state = {"model": model, "optimizer": optimizer}
+    run = tk.Store(tmp_path / "run", keep=tk.Keep(weights_only_after=1))
+    run.save(state, step=10)
+    run.save(state, step=5, wait=True)
+    with pytest.warns(tk.TensorkeepWarning, match="step 5 was saved, and keep= kept its weights alone"):
+        run.finish()

@@ -419,3 +419,13 @@ def test_nothing_is_fetched_twice_from_an_object_store() -> None:
         for pack in {pack for pack, _, _ in backend.ranges}:
             spans = sorted((start, stop) for other, start, stop in backend.ranges if other == pack)
             assert all(one[1] <= other[0] for one, other in itertools.pairwise(spans))
+
+
+@pytest.mark.parametrize("mmap", [None, True, False])
+def test_a_store_takes_every_argument_of_load(mmap: bool | None, tmp_path: Path) -> None:
+    """`mmap` too, so that a call of `tensorkeep.load` needs no change; packs are never mapped."""
+    with tk.Store(tmp_path / "run") as run:
+        run.save({"w": np.ones(3)}, step=1, wait=True)
+        start = run.resume(mmap=mmap)
+        assert start is not None and start.state["w"].flags.writeable
+        assert run.load(mmap=mmap)["w"].tolist() == [1, 1, 1]

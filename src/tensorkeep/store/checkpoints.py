@@ -49,12 +49,21 @@ class Checkpoints(ABC):
     def _changed(self, step: int | None = None) -> None:
         """Checkpoints were removed; or the run goes on from a step."""
 
-    def load(self, ref: "str | int" = "latest", *, verify: bool = True, limits: Limits | None = None, **options: Unpack[Options]) -> Any:
+    def load(
+        self,
+        ref: "str | int" = "latest",
+        *,
+        verify: bool = True,
+        mmap: bool | None = None,
+        limits: Limits | None = None,
+        **options: Unpack[Options],
+    ) -> Any:
         """Load a checkpoint: into a model or state that is there, or as a new state.
 
         Args:
             ref: `latest`, `best`, `best:METRIC`, `step-1200`, a step, or a tag.
-            verify, limits, options: as for `tensorkeep.load`, which tells what they mean; packs are never mapped.
+            verify, limits, options: as for `tensorkeep.load`, which tells what they mean.
+            mmap: as there, but packs are never mapped, whatever it says.
 
         Returns:
             The state, as `tensorkeep.load` gives it.
@@ -82,11 +91,13 @@ class Checkpoints(ABC):
                 self._catalog.found_damaged(known, error)
             raise
 
-    def resume(self, *, verify: bool = True, limits: Limits | None = None, **options: Unpack[Options]) -> Resumed | None:
+    def resume(
+        self, *, verify: bool = True, mmap: bool | None = None, limits: Limits | None = None, **options: Unpack[Options]
+    ) -> Resumed | None:
         """Load the newest checkpoint that is intact: where a run goes on.
 
         Args:
-            verify, limits, options: as for `load`; `into=` above all.
+            verify, mmap, limits, options: as for `load`; `into=` above all.
 
         Returns:
             Its `step`, `metrics`, `time` and `state`, and what was `skipped` and why, of which a warning tells too; None where the store

@@ -234,6 +234,8 @@ class Recorder:
                 self._owed |= bool(removed.steps or removed.weights_only)
                 if removed.steps and self._unmet:
                     self._tell_of_unmet()
+                if self._newest is not None and self._newest[0].step in (*removed.steps, *removed.weights_only):
+                    self._tell_of_overtaken(self._newest[0].step, removed)
             self._collect()
         except Exception as error:  # noqa: BLE001  # of a function of the caller's, too; a thread ends here
             said = error if isinstance(error, (OSError, TensorkeepError)) else f"{type(error).__name__}: {error}"
@@ -248,6 +250,14 @@ class Recorder:
             self.untold = (
                 f"{self.backend.name}: no checkpoint has {', '.join(map(repr, missing))}, whose best keep= wants to stay: {found:.500}"
             )
+
+    def _tell_of_overtaken(self, step: int, removed: retention.Removal) -> None:
+        """Say that what was just saved is gone: a run that goes on beside later steps of before would keep nothing, and not know."""
+        lost = "did not keep it" if step in removed.steps else "kept its weights alone"
+        self.untold = (
+            f"{self.backend.name}: step {step} was saved, and keep= {lost}, for there are later steps: "
+            f"where a run goes on from an earlier one, rollback() removes those first"
+        )
 
     def _collect(self) -> None:
         """Remove what the policy freed. Where listings may be a minute old, it waits between its passes, but for nobody who waits for it.
