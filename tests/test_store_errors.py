@@ -44,6 +44,7 @@ REFUSED: list[tuple[str, type[Exception], Call, list[str]]] = [
     ("digits", tk.NoCheckpoint, lambda run: run.delete("papr"), ["its tags are paper"]),
     ("digits", tk.NoCheckpoint, lambda run: run.rollback("step-7"), ["it has 3, from step 0 to 200; near are 0, 100, 200"]),
     ("misspelt", tk.NoCheckpoint, lambda run: run.load(), ["it has no checkpoint, as no store is there yet"]),
+    ("misspelt", tk.NoCheckpoint, lambda run: run.copy(f"{run.name}-backup"), ["misspelt has no checkpoint: no store is there yet"]),
     ("misspelt", tk.NoCheckpoint, lambda run: run.tag("good", "paper"), ["as no store is there yet"]),
     ("digits", ValueError, lambda run: run.load("best:heat"), ["more of 'heat'", "keep=Keep(best={'heat': 'min'})"]),
     ("digits", ValueError, lambda run: run.load("a b"), ["'a b' is no reference", "step-1200"]),

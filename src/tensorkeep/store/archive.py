@@ -218,7 +218,7 @@ class Archive(Checkpoints, ABC):
             Copied: the `steps` that were copied, those that were `there`, and bytes written.
 
         Raises:
-            NoCheckpoint: one is not there.
+            NoCheckpoint: one is not there, or no store is.
             StepExists, TagExists: the other store has another checkpoint of a step, or under a tag. Those before it were copied.
             CorruptError, FormatError: a checkpoint is damaged. Those before it were copied.
 

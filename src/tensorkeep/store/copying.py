@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from tensorkeep.backends.keys import Backend, New, UnsureError
-from tensorkeep.errors import CheckpointGone, StepExists, TagExists, escaped
+from tensorkeep.errors import CheckpointGone, NoCheckpoint, StepExists, TagExists, escaped
 from tensorkeep.limits import DEFAULT_LIMITS, Limits
 from tensorkeep.progress import Progress, part_of
 from tensorkeep.store import index as indexes
@@ -31,6 +31,7 @@ from tensorkeep.store.joined import Joined
 from tensorkeep.store.known import Known, read
 from tensorkeep.store.manifest import Manifest, Needed
 from tensorkeep.store.names import Ref
+from tensorkeep.store.opened import is_store
 from tensorkeep.store.table import NO_BASE, Table
 
 
@@ -71,7 +72,7 @@ def copy(
         progress: called with the bytes of tensors done and in all.
 
     Raises:
-        NoCheckpoint: one of `refs` is not there.
+        NoCheckpoint: one of `refs` is not there, or no store is.
         StepExists, TagExists: the target has another checkpoint of that step, or under that tag. Those before it were copied.
         CorruptError, FormatError: a checkpoint is damaged. Those before it were copied.
     """
@@ -80,6 +81,8 @@ def copy(
     listing = catalog.look()
     known = listing.all() if refs is None else [listing.find(ref) for ref in refs]
     known = sorted(known, key=lambda one: one.step)
+    if not known and not is_store(catalog.backend):
+        raise NoCheckpoint(catalog.backend.name, "checkpoint", "no store is there yet")  # as of a name that is misspelt: no backup is made
     _begin(target)
     copier = _Copier(catalog, target, by, limits)
     whole, done = sum(one.manifest.nbytes for one in known), 0
