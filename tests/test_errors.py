@@ -6,12 +6,10 @@ import pickle
 import pytest
 
 import tensorkeep as tk
-from tensorkeep.compat.torch import RefusedError
 
 ERRORS = [
     tk.TensorkeepError("said"),
     tk.FormatError("run.bin", "too short", hint="Take another."),
-    RefusedError("run.pt", "a call"),
     tk.CorruptError(file="run", path="w", span=(0, 8), found="ab", wanted="cd", also=["b"], part="packs/x"),
     tk.MismatchError("run", tk.Report(problems=[tk.Problem("missing", "w", "", "F32[3]")])),
     tk.UnsupportedError("w", "a socket", hint="Leave it out."),
@@ -30,6 +28,18 @@ ERRORS = [
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_an_error_of_another_process_arrives_with_its_sentence_and_facts(error: tk.TensorkeepError) -> None:
     """A pool of processes waits for ever for an answer that cannot be unpickled."""
+    assert_arrives(error)
+
+
+def test_the_error_that_is_also_one_of_pytorch_arrives() -> None:
+    """It belongs to a module that needs PyTorch."""
+    pytest.importorskip("torch")
+    from tensorkeep.compat.torch import RefusedError
+
+    assert_arrives(RefusedError("run.pt", "a call"))
+
+
+def assert_arrives(error: tk.TensorkeepError) -> None:
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is type(error)
     assert str(again) == str(error)

@@ -43,6 +43,7 @@ class Run:
     def save(self) -> None:
         self.step += 1
         self.store.save({"step": self.step, "values": np.full(3, self.step)}, step=self.step, metrics={"age": self.step}, wait=True)
+        self.store.prune()  # the policy is applied behind the save: wait for it
 
     def gate(self, operation: str, key: str) -> None:
         if self.left and operation == self.moment[0] and key.startswith(self.moment[1]):
@@ -86,6 +87,7 @@ def test_names_that_move_behind_a_listing_leave_no_run_without_checkpoint(tmp_pa
         if not listed and "0000000001.json" in names:
             listed.append(names)
             run.save({"step": 2}, step=2, wait=True)
+            run.prune()
             return []
         return names
 
