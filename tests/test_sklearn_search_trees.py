@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tensorkeep as tk
+from refusing import Refuses
 
 neighbors = pytest.importorskip("sklearn.neighbors")
 
@@ -135,3 +136,50 @@ def test_files_without_the_order_are_built_again() -> None:
     back = tk.loads(old, build="sklearn").tree_
     for one, other in zip(tree.query(points, k=3), back.query(points, k=3), strict=True):
         assert np.array_equal(one, other)
+
+
+def _seen(tree: Any) -> Any:
+    state = tree.__getstate__()
+    return type(state[11]), [None if part is None else np.asarray(part).tobytes() for part in (*state[:11], state[12])]
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "minkowski"])
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("name", TREES)
+def test_a_tree_by_itself_is_filled_in_place_or_stays_as_it_was(name: str, weighted: bool, metric: str) -> None:
+    """As every object of the caller's: it becomes what the file has; where a later one refuses, it has its former points."""
+
+    def make(seed: int, count: int) -> Any:
+        rng, p = np.random.default_rng(seed), {"p": 3} if metric == "minkowski" else {}
+        weights = rng.random(count) if weighted else None
+        return tree_of(name)(rng.normal(size=(count, 3)), leaf_size=4, metric=metric, sample_weight=weights, **p)
+
+    tree, target, refuses = make(0, 50), make(1, 30), Refuses()
+    state, before = {"tree": tree, "z": Refuses()}, _seen(target)
+    refuses.refuses = True
+    with pytest.raises(tk.MismatchError, match="Nothing was changed"):
+        tk.loads(tk.dumps(state), into={"tree": target, "z": refuses})
+    assert _seen(target) == before
+    assert tk.loads(tk.dumps(tree), into=target) is target and _seen(target) == _seen(tree)
+    points = np.zeros((2, 3))
+    for one, other in zip(tree.query(points, k=3), target.query(points, k=3), strict=True):
+        assert np.array_equal(one, other)
+    assert np.array_equal(tree.kernel_density(points, 1.0), target.kernel_density(points, 1.0))
+
+
+def test_what_cannot_be_filled_is_refused() -> None:
+    """scikit-learn's code never takes weights away, and moves the nodes of a decision tree under whoever looks at them."""
+    points = np.random.default_rng(0).normal(size=(20, 3))
+    plain, weighted = neighbors.KDTree(points), neighbors.KDTree(points, sample_weight=np.ones(20))
+    decision = pytest.importorskip("sklearn.tree").DecisionTreeRegressor().fit(points, points[:, 0]).tree_
+    for one, other in ((plain, weighted), (weighted, plain), (decision, decision)):
+        with pytest.raises(tk.MismatchError, match="Nothing was changed"):
+            tk.loads(tk.dumps(one), into=other)
+
+
+def test_a_bunch_is_filled_in_place() -> None:
+    """A container of scikit-learn's own: the items are the file's."""
+    bunch = pytest.importorskip("sklearn.utils").Bunch
+    target = bunch(x=np.zeros(3), y=None, only_here=1)
+    assert tk.loads(tk.dumps(bunch(x=np.ones(3), y="text")), into=target) is target
+    assert set(target) == {"x", "y"} and target.x[0] == 1 and target.y == "text"

@@ -74,6 +74,9 @@ class SklearnAdapter:
         if any(leaf is LEFT_OUT for _, leaf in walk(state)):
             matcher.problem("object", path, "a part of it", f"a whole {target.cls}", "without only=")
             return lambda: obj
+        if why := parts.obstacle(obj, state):
+            matcher.problem("object", path, f"a {matcher.found_cls}", f"{why}, which stays as it is", "without into=, with build='sklearn'")
+            return lambda: obj
         filling = _Filling(obj, path)
         made = matcher.value(Captured(target.kind, target.cls, state, extra=filling))
         matcher.steps.append(Step(path, filling.apply, filling.undo))
@@ -88,7 +91,7 @@ class _Filling:
         self.obj, self.path = obj, path
         self.maker: Any = None
         self.former: list[tuple[Any, dict[str, Any]]] = []
-        self.exchanged: list[tuple[Any, Any]] = []
+        self.exchanged: list[tuple[Callable[[Any, Any], None], Any, Any]] = []
         self.parameters: dict[str, Any] = {}
 
     def prepare(self, maker: Any, node: Captured) -> object:
@@ -101,14 +104,14 @@ class _Filling:
             self.former.append((made, dict(vars(made))))
             vars(made).clear()
             vars(made).update(state)
-        for host, made in self.maker.boosters:
-            boosters.exchange(host, made)
-            self.exchanged.append((host, made))
+        for exchange, host, made in self.maker.exchanges:
+            exchange(host, made)
+            self.exchanged.append((exchange, host, made))
         self.maker.check()
 
     def undo(self) -> None:
-        for host, made in self.exchanged:
-            boosters.exchange(host, made)
+        for exchange, host, made in self.exchanged:
+            exchange(host, made)
         for made, state in self.former:
             vars(made).clear()
             vars(made).update(state)

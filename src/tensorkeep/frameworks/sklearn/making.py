@@ -33,14 +33,14 @@ class Maker:
 
     Attributes:
         pending: objects of the caller that are to get attributes, which the caller of this sets.
-        boosters: the caller's and one made anew, whose models the caller of this exchanges.
+        exchanges: how the caller's object and one made anew exchange all they have, and these two: the caller of this does it.
         after: checks that run when all have them.
     """
 
     def __init__(self, inside: Callable[[Tree], Any], known: Mapping[str, Any], once: Callable[[Warning], None]) -> None:
         self.inside, self.known, self.once = inside, known, once
         self.pending: dict[int, tuple[Any, dict[str, Any]]] = {}  # by id of the object
-        self.boosters: list[tuple[Any, Any]] = []
+        self.exchanges: list[tuple[Callable[[Any, Any], None], Any, Any]] = []
         self.after: list[tuple[str, Callable[[], object]]] = []
         self._places: dict[str, object] = {}
         self._sizes: dict[str, int] = {}  # of what stands in a place: its values, with those of what it shares
@@ -148,7 +148,7 @@ class Maker:
         if kind.startswith("rng."):
             return self.inside(node)
         if kind == "sklearn.part":
-            return self.part(node, path)
+            return self.exchanged(self.part(node, path), path, host, parts.PARTS[node.cls].exchange)
         if kind == "sklearn.partial":
             return self.partial(node, path)
         if not isinstance(node.state, dict) or not all(isinstance(key, str) for key in node.state):
@@ -156,11 +156,7 @@ class Maker:
         if kind == "sklearn.booster":
             if not boosters.is_asked_for(name, self.known):
                 raise names.Unknown(f"{path or 'it'} is a model of {name}: pass its class in types=")
-            made = boosters.make(name, self.value(node.state, path))
-            if path or boosters.find(host) != name:
-                return made
-            self.boosters.append((host, made))
-            return host
+            return self.exchanged(boosters.make(name, self.value(node.state, path)), path, host, boosters.exchange)
         if kind == "sklearn.own":
             cls = self.given(name, path, "an object of the class")
             if not isinstance(cls, type) or not names.is_estimator(object.__new__(cls)):
@@ -168,6 +164,13 @@ class Maker:
         else:
             cls = names.named(name, names.ESTIMATORS if kind == "sklearn.estimator" else names.INSIDE)
         return self.filled(cls, node, path, host)
+
+    def exchanged(self, made: Any, path: str, host: Any, exchange: Callable[[Any, Any], None] | None) -> Any:
+        """What was made anew; where it is all there is to load, the caller's object of its class, which is to have what it has."""
+        if path or exchange is None or type(host) is not type(made):
+            return made
+        self.exchanges.append((exchange, host, made))
+        return host
 
     def given(self, name: str, path: str, what: str) -> Any:
         found = self.known.get(name) or boosters.companion(name, self.known)
@@ -206,7 +209,7 @@ class Maker:
     def filled(self, cls: Any, node: Captured, path: str, host: Any) -> Any:
         """An object of a class that may be made, with its attributes."""
         if issubclass(cls, dict):
-            return cls(**self.value(node.state, path))
+            return self.exchanged(cls(**self.value(node.state, path)), path, host, _exchange_items)
         if type(host) is not cls or id(host) in self.pending:
             host = None
         children = {name: child for name, child in node.state.items() if name not in (VERSION, special.LEAVES)}
@@ -234,6 +237,14 @@ class Maker:
     def attributes_of(self, made: object) -> dict[str, Any]:
         """The attributes that an object has, or will have."""
         return self._attributes.get(id(made), {})
+
+
+def _exchange_items(one: dict[str, Any], other: dict[str, Any]) -> None:
+    items = dict(one)
+    one.clear()
+    one.update(other)
+    other.clear()
+    other.update(items)
 
 
 @functools.cache

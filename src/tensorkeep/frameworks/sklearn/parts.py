@@ -6,7 +6,7 @@ and so is a search tree (searching).
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,11 +24,23 @@ class Part:
         take: its state, of plain values, arrays and further parts; references, no copies.
         make: the part, of a state of that shape; ValueError, TypeError or KeyError where it is none.
         shared: whether it may stand in several places of an estimator, and is one object there.
+        exchange: lets two of them exchange all they have; None where one never changes, or only in an estimator that holds it.
     """
 
     take: Callable[[Any], dict[str, Any]]
     make: Callable[[dict[str, Any]], object]
     shared: bool = False
+    exchange: Callable[[Any, Any], None] | None = None
+
+
+def obstacle(obj: Any, state: Mapping[str, Any]) -> str:
+    """What of the caller's could not become what a state is of, or ""."""
+    part = find(obj)
+    if part == "Tree":  # it would move its nodes, and whoever holds a view of them would look into memory that was freed
+        return "a Tree by itself"
+    if part.startswith(("KDTree", "BallTree")) and searching.is_weighted(obj) != (state.get("sample_weight") is not None):
+        return f"a {part} {'with' if searching.is_weighted(obj) else 'without'} weights"
+    return ""
 
 
 def find(value: Any) -> str:
@@ -180,7 +192,7 @@ PARTS: Final[dict[str, Part]] = {
     "BSpline": Part(_take_spline, _make_spline),
     "Tree": Part(_take_tree, _make_tree, shared=True),
     **{
-        f"{kind}{bits}": Part(searching.take, functools.partial(searching.make, f"{kind}{bits}"), shared=True)
+        f"{kind}{bits}": Part(searching.take, functools.partial(searching.make, f"{kind}{bits}"), shared=True, exchange=searching.exchange)
         for kind in ("KDTree", "BallTree")
         for bits in ("", "32", "64")
     },

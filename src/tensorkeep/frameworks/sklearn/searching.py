@@ -79,6 +79,23 @@ def make(name: str, state: Mapping[str, Any]) -> object:
     return cls(state["data"], leaf_size=state["leaf_size"], metric=metric, sample_weight=state["sample_weight"], **params)
 
 
+def is_weighted(tree: Any) -> bool:
+    """Whether its points have weights, which `__setstate__` takes, but never takes away."""
+    return tree.__getstate__()[12] is not None
+
+
+def exchange(one: Any, other: Any) -> None:
+    """Let two trees of one class, with weights or without, exchange all they have."""
+    if type(one).__name__ in _BOUNDS:
+        mine, others = one.__getstate__(), other.__getstate__()
+        one.__setstate__(others)
+        other.__setstate__(mine)
+        return
+    for tree, state in zip((one, other), (take(other), take(one)), strict=True):
+        tree.reset_n_calls()
+        tree.__init__(state["data"], state["leaf_size"], state["metric"], sample_weight=state["sample_weight"], **state["metric_params"])
+
+
 def _restored(cls: Any, state: Mapping[str, Any], metric: str, params: dict[str, Any]) -> object:
     from sklearn.metrics import DistanceMetric
 
