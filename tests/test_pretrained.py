@@ -264,6 +264,26 @@ class TestAdapters:
         tk.load(tmp_path / "prompt", into=other)
         assert torch.equal(logits(other), logits(model))
 
+    def test_what_computes_prompts_is_no_part_of_a_folder(self, tmp_path: Path, peft: Any) -> None:
+        """Nobody is left to believe that training could go on: its names are told; where the prompts cannot go in at all, it is refused."""
+        base = make("llama")
+
+        def prompted(**changes: Any) -> Any:
+            shared = {"task_type": "CAUSAL_LM", "num_virtual_tokens": 3, "encoder_hidden_size": 8}
+            return peft.get_peft_model(copy.deepcopy(base), peft.PromptEncoderConfig(**shared, **changes)).eval()
+
+        model, other, used = prompted(), prompted(), prompted(inference_mode=True)
+        tk.save(model, tmp_path / "prompt")
+        with pytest.warns(tk.TensorkeepWarning, match=r"prompt_encoder\.default\.mlp_head\.0\.weight.* stay as they were"):
+            tk.load(tmp_path / "prompt", into=other)
+        tk.load(tmp_path / "prompt", into=used)
+        assert torch.equal(logits(used), logits(model))
+        shared = {"task_type": "CAUSAL_LM", "num_virtual_tokens": 3, "encoder_hidden_size": 8, "prefix_projection": True}
+        prefixed = peft.get_peft_model(copy.deepcopy(base), peft.PrefixTuningConfig(**shared))
+        tk.save(prefixed, tmp_path / "prefix")
+        with pytest.raises(tk.MismatchError, match=r"Nothing was changed[\s\S]*inference_mode=True"):
+            tk.load(tmp_path / "prefix", into=prefixed)
+
     def test_an_adapter_that_does_not_fit_changes_nothing(self, tmp_path: Path, peft: Any) -> None:
         """Another rank: an error with the names, and the adapter as it was."""
         base = make("llama")

@@ -72,6 +72,13 @@ def puts_back(obj: Any) -> Callable[[Mapping[str, Any]], object] | None:
     return lambda weights: peft.set_peft_model_state_dict(obj, dict(weights), adapter_name=_active(obj))
 
 
+def prompts(obj: Any) -> tuple[str, Any] | None:
+    """The name and the module that computes a model's prompts, where PEFT trains one: a folder keeps what comes out of it alone."""
+    if kind_of(obj) != "peft" or not obj.active_peft_config.is_prompt_learning or obj.active_peft_config.inference_mode:
+        return None
+    return f"prompt_encoder.{_active(obj)}", obj.prompt_encoder[_active(obj)]
+
+
 def _adapter_weights(model: Any) -> Mapping[str, Any]:
     peft = sys.modules["peft"]
     weights: Mapping[str, Any] = peft.get_peft_model_state_dict(model, adapter_name=_active(model))

@@ -16,6 +16,8 @@ from tensorkeep.matching import Matcher, Result
 from tensorkeep.tree import Tree, join
 
 _HINT = "from_pretrained converts it"
+_WHOLE = "To go on training, save into one file, such as model.safetensors; to use the prompts, make the model with inference_mode=True"
+_NAMED = 3
 
 
 def named(module: Any, found: Mapping[str, Tree], own: Mapping[str, Tree]) -> dict[str, Any] | None:
@@ -47,6 +49,8 @@ def plan(module: Any, weights: Mapping[str, Any], found: Mapping[str, Tree], pat
     for name, node in found.items():
         if name not in weights:
             matcher.unexpected(node, join(path, name))
+    if (prompts := libraries.prompts(module)) is not None:
+        _check_prompts(*prompts, weights, path, matcher)
     put = libraries.puts_back(module)
     if copies and put is not None:
         matcher.finish.append(lambda: put(copies))
@@ -58,6 +62,20 @@ def plan(module: Any, weights: Mapping[str, Any], found: Mapping[str, Tree], pat
             else:
                 matcher.problem("object", join(path, name), "", "", f"{_HINT}, in a way that cannot be followed here")
     return lambda: module
+
+
+def _check_prompts(name: str, encoder: Any, weights: Mapping[str, Any], path: str, matcher: Matcher) -> None:
+    """Prompts go in where the network that computed them starts; of that network itself a folder has nothing."""
+    left = [own for own, _ in encoder.named_parameters() if own != "embedding.weight" and own not in weights]
+    made = weights.get("prompt_embeddings")
+    if not left or made is None:
+        return
+    if made.shape != encoder.embedding.weight.shape:
+        found, wanted = (f"prompts of {tuple(tensor.shape)}" for tensor in (made, encoder.embedding.weight))
+        matcher.problem("object", join(path, "prompt_embeddings"), found, wanted, f"what {name} computes cannot be trained on: {_WHOLE}")
+        return
+    named = ", ".join(join(path, f"{name}.{own}") for own in left[:_NAMED]) + (", ..." if len(left) > _NAMED else "")
+    matcher.cautions.append(f"such a folder has the prompts alone, not the network that computed them: {named} stay as they were. {_WHOLE}")
 
 
 def _putting(place: tuple[Any, Any], copy: Any) -> Callable[[], object]:
