@@ -71,8 +71,8 @@ class Faulty:
     def slow_listing(self) -> bool:
         return self.backend.slow_listing
 
-    def list(self, prefix: str) -> Iterator[Entry]:
-        return self._call("list", prefix, lambda: self.backend.list(prefix))
+    def list(self, prefix: str, *, strays: bool = False) -> Iterator[Entry]:
+        return self._call("list", prefix, lambda: self.backend.list(prefix, strays=strays))
 
     def stat(self, key: str) -> Entry:
         return self._call("stat", key, lambda: self.backend.stat(key))

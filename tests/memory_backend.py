@@ -50,7 +50,7 @@ class MemoryBackend:
         data, modified, version = found
         return Entry(key, len(data), modified, str(version))
 
-    def list(self, prefix: str) -> Iterator[Entry]:
+    def list(self, prefix: str, *, strays: bool = False) -> Iterator[Entry]:
         self._enter("list", prefix)
         there = dict(self.objects)  # at one moment
         return iter([self._entry(key, there[key]) for key in sorted(there) if key.startswith(prefix) and "/" not in key[len(prefix) :]])

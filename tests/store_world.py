@@ -248,7 +248,7 @@ class SharedBackend(MemoryBackend):
     def _enter(self, operation: str, key: str) -> None:
         self.world.ask(operation, key)
 
-    def list(self, prefix: str) -> Iterator[Entry]:
+    def list(self, prefix: str, *, strays: bool = False) -> Iterator[Entry]:
         found = list(super().list(prefix))
         if self.slow_listing:
             when, before = self._listed.get(prefix, (-1e9, []))

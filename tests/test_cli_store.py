@@ -91,6 +91,7 @@ def test_wrong_usage_is_told_in_a_line(store: Path) -> None:
         (2, "is taken whole here: leave '@latest' away", "log", f"{store}@latest"),
         (1, "has no step-7", "delete", store, "step-7"),
         (1, "is on step", "tag", f"{store}@step-0", "latest-good"),
+        (1, "Move it with --move, or", "tag", f"{store}@step-0", "latest-good"),
         (2, "no rule says what stays", "prune", store),
         (2, "is no reference", "delete", store, "a b"),
         (2, "means something else already", "tag", f"{store}@latest", "best"),

@@ -45,6 +45,7 @@ REFUSED: list[tuple[str, type[Exception], Call, list[str]]] = [
     ("digits", tk.NoCheckpoint, lambda run: run.rollback("step-7"), ["it has 3, from step 0 to 200; near are 0, 100, 200"]),
     ("misspelt", tk.NoCheckpoint, lambda run: run.load(), ["it has no checkpoint, as no store is there yet"]),
     ("misspelt", tk.NoCheckpoint, lambda run: run.copy(f"{run.name}-backup"), ["misspelt has no checkpoint: no store is there yet"]),
+    ("misspelt", tk.NoCheckpoint, lambda run: run.verify(), ["misspelt has no checkpoint: no store is there yet"]),
     ("misspelt", tk.NoCheckpoint, lambda run: run.tag("good", "paper"), ["as no store is there yet"]),
     ("digits", ValueError, lambda run: run.load("best:heat"), ["more of 'heat'", "keep=Keep(best={'heat': 'min'})"]),
     ("digits", ValueError, lambda run: run.load("a b"), ["'a b' is no reference", "step-1200"]),
@@ -71,12 +72,27 @@ ARGUMENTS: list[tuple[type[Exception], Call, str]] = [
     (TypeError, lambda run: run.copy("x", refs="latest"), "refs= takes a list of references, such as ['latest']"),
     (TypeError, lambda run: run.prune(3), "Keep(last=3), found 3"),
     (TypeError, lambda run: run.due(1, every=3), "Every(steps=1000), found 3"),
+    (TypeError, lambda run: run.load(limits=3), "limits= takes a tensorkeep.Limits, such as Limits(depth=20), found 3"),
+    (TypeError, lambda run: tk.load(f"{run.name}@latest", limits=3), "limits= takes a tensorkeep.Limits"),
+    (TypeError, lambda run: run.verify(limits=3), "limits= takes a tensorkeep.Limits"),
+    (TypeError, lambda run: run.history("w", limits=3), "limits= takes a tensorkeep.Limits"),
+    (TypeError, lambda run: run.load(unknown=1), "load() got an unexpected keyword argument 'unknown'"),
+    (TypeError, lambda run: tk.Store(_beside(run, "empty")).resume(unknown=1), "resume() got an unexpected keyword argument"),
+    (TypeError, lambda run: run.average(unknown=1), "average() got an unexpected keyword argument"),
+    (TypeError, lambda run: tk.loads(tk.dumps(1), unknown=1), "loads() got an unexpected keyword argument"),
+    (TypeError, lambda run: _saved(run).wait("x"), "timeout_s= takes a number of seconds, such as 60, or None, found 'x'"),
+    (TypeError, lambda run: _saved(run).wait(float("nan")), "or None, found nan"),
     (TypeError, lambda run: run.save({}, step=900, metrics=[1]), "metrics= takes names and numbers"),
 ]
 
 
 def _beside(run: tk.Store, name: str) -> Path:
     return Path(run.name).parent / name
+
+
+def _saved(run: tk.Store) -> tk.Job:
+    with tk.Store(_beside(run, "waited")) as store:
+        return store.save({}, step=0, overwrite=True)
 
 
 def _cleared(run: tk.Store) -> Path:

@@ -174,3 +174,24 @@ def test_what_is_no_file_where_one_is_wanted_is_damage_of_its_checkpoint_alone(
         for step in (2, 3):
             store.save(state(step), step=step, wait=True)
         assert store.steps() == [2, 3] and store.verify().intact
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links and pipes are another matter there")
+@pytest.mark.parametrize("put", [_link, _pipe, _folder, _socket])
+def test_what_is_no_file_where_a_manifest_is_wanted_is_damage(tmp_path: Path, put: Callable[[Path], None]) -> None:
+    """`verify` names it, whoever asks for it is told, others get the checkpoint before; and gc takes nothing that it may have named."""
+    with tk.Store(tmp_path) as store:
+        for step in range(3):
+            store.save({"w": state(step)["w"]}, step=step, wait=True)
+        store.tag("good", 0)
+    packs = packs_of(tmp_path, 2)
+    for key in ("checkpoints/0000000002.json", "tags/good"):
+        put(tmp_path / key)
+    verdict = store.verify()
+    assert verdict.checkpoints == ("step-2", "good")
+    assert [damage.path for damage in verdict.damaged] == ["checkpoints/0000000002.json", "tags/good"] == list(store.damaged())
+    assert store.steps() == [0, 1, 2] and np.array_equal(store.load()["w"], state(1)["w"])
+    for ask in (lambda: store.load(2), lambda: store.load("good"), store.gc):
+        with pytest.raises(OSError, match=r"where a file of the store is wanted: .*(0000000002|good)"):
+            ask()
+    assert all(pack.exists() for pack in packs)

@@ -39,3 +39,14 @@ class Limits:
 
 
 DEFAULT_LIMITS: Final = Limits()
+
+
+def limits_of(limits: Limits | None) -> Limits:
+    """What a caller gave as `limits=`.
+
+    Raises:
+        TypeError: it is no `Limits`.
+    """
+    if limits is not None and not isinstance(limits, Limits):
+        raise TypeError(f"limits= takes a tensorkeep.Limits, such as Limits(depth=20), found {limits!r:.80}")
+    return DEFAULT_LIMITS if limits is None else limits

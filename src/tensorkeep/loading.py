@@ -12,7 +12,7 @@ from tensorkeep.errors import FormatError, MismatchError, escaped
 from tensorkeep.frameworks import restore
 from tensorkeep.frameworks.cautions import warn_of_versions
 from tensorkeep.frameworks.table import check_asked
-from tensorkeep.limits import DEFAULT_LIMITS, Limits
+from tensorkeep.limits import Limits, limits_of
 from tensorkeep.progress import Progress
 from tensorkeep.rearranged import Rearranged
 from tensorkeep.selection import LEFT_OUT, Clash, Only, Rename, expected, take
@@ -34,6 +34,16 @@ class Options(TypedDict, total=False):
     cast: bool
     types: Iterable[Any]
     progress: Progress | None
+
+
+def check_options(verb: str, options: Options) -> None:
+    """Refuse what is no argument in the name of the verb that was called.
+
+    Raises:
+        TypeError: one is none.
+    """
+    for name in options.keys() - Options.__annotations__.keys():
+        raise TypeError(f"{verb}() got an unexpected keyword argument {name!r}")
 
 
 def load_contents(
@@ -98,7 +108,7 @@ def load_contents(
         selected=expected(contents.tree, only, rename),
         renamed=renamed,
         as_it_lies=transpose is None,
-        limits=limits or DEFAULT_LIMITS,
+        limits=limits_of(limits),
         progress=progress,
     )
 

@@ -20,7 +20,7 @@ from tensorkeep.formats import partial as partial_copies
 from tensorkeep.formats import shard_index, table
 from tensorkeep.formats.compressed import peel
 from tensorkeep.formats.peek import Peek
-from tensorkeep.limits import DEFAULT_LIMITS, Limits
+from tensorkeep.limits import Limits, limits_of
 from tensorkeep.modelfile import folder
 from tensorkeep.modelfile.read import read_contents
 from tensorkeep.wire.extent import Opened
@@ -45,7 +45,7 @@ def open_contents(source: Source, *, verify: bool = True, mmap: bool | None = No
         FormatError: no format that tensorkeep reads.
         FileNotFoundError: nothing is there.
     """
-    limits = limits or DEFAULT_LIMITS
+    limits = limits_of(limits)
     if not isinstance(source, (str, bytes, PathLike)):
         return _of_stream(source, verify=verify, limits=limits)
     name = object_store.local_name(os.fsdecode(source))
@@ -231,4 +231,4 @@ def of_bytes(data: "bytes | bytearray | memoryview", *, name: str, verify: bool,
     """Open a file that is in memory."""
     view = memoryview(data)
     view = view if view.format == "B" and view.ndim == 1 else view.cast("B")
-    return _read(MemoryFile(view, name), None, verify=verify, mmap=False, limits=limits or DEFAULT_LIMITS)
+    return _read(MemoryFile(view, name), None, verify=verify, mmap=False, limits=limits_of(limits))

@@ -66,7 +66,7 @@ class BucketBackend:
         self._counting, self._proving = threading.Lock(), threading.Lock()
         self._proven = False
 
-    def list(self, prefix: str) -> Iterator[Entry]:
+    def list(self, prefix: str, *, strays: bool = False) -> Iterator[Entry]:
         folder_of(prefix)
         listed = self._safely(prefix, lambda: self._obstore.list_with_delimiter(self._store, f"{self._prefix}{prefix}" or None))["objects"]
         self._count("list", max(1, -(-len(listed) // _PAGE)))

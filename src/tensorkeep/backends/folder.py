@@ -56,14 +56,14 @@ class FolderBackend:
             return folder.fd is not None and on_network(folder.fd, agreeing=False)
         return False
 
-    def list(self, prefix: str) -> Iterator[Entry]:
+    def list(self, prefix: str, *, strays: bool = False) -> Iterator[Entry]:
         entries = []
         with self._telling(prefix), suppress(FileNotFoundError), self._root.inner(folder_of(prefix)) as folder:
             for name in sorted(folder.names()):
                 if is_key(name):
                     with suppress(FileNotFoundError):  # gone since
                         status = folder.status(name)
-                        if stat.S_ISREG(status.st_mode):
+                        if strays or stat.S_ISREG(status.st_mode):
                             entries.append(_entry(f"{prefix}{name}", status))
         return iter(entries)
 

@@ -86,11 +86,12 @@ class Backend(Protocol):
     @property
     def slow_listing(self) -> bool: ...
 
-    def list(self, prefix: str) -> Iterator[Entry]:
+    def list(self, prefix: str, *, strays: bool = False) -> Iterator[Entry]:
         """The objects directly in a folder of keys, sorted by key; none if there is no such folder.
 
         Args:
             prefix: `""`, or a folder's key and a slash: `"packs/"`.
+            strays: also what stands in an object's place and is none, such as a link or a folder; reading it is an error.
         """
 
     def stat(self, key: str) -> Entry:

@@ -2,6 +2,7 @@
 
 import click
 
+import tensorkeep as tk
 from tensorkeep.cli import output, stores
 
 
@@ -18,6 +19,9 @@ def command(checkpoint: str, name: str, move: bool, as_json: bool) -> None:
     place, ref = stores.with_ref(checkpoint)
     try:
         found = stores.opened(place).tag(name, ref, move=move)
+    except tk.TagExists as error:
+        hint = "Move it with --move, or take another name."
+        raise tk.TagExists(error.store, error.tag, step=error.step, hint=hint) from error
     except ValueError as error:
         raise stores.usage(error) from error
     if as_json:

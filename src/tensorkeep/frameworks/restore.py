@@ -33,6 +33,7 @@ from tensorkeep.tree import Captured, Packed, Stub, Tree, like, tensors
 
 _REBUILT_BYTES: Final = 64 << 20  # of tensors that objects may be made of, or so many times the file's size
 _REBUILT_TIMES: Final = 100
+_TOLD: Final = 3  # sentences of what was left out, in a hint
 _LEAVES: Final = frozenset({int, float, str, bool, bytes, type(None)})
 
 
@@ -252,7 +253,7 @@ def _fill(
     result = matcher.fit(live, tree, "")
     matcher.settle()
     if matcher.problems and strict:
-        raise MismatchError(contents.file, _report(matcher, renamed))
+        raise MismatchError(contents.file, _report(matcher, renamed, contents))
     before = contents.storage.identity()
     fresh = _unique(pair for node in matcher.wanted for pair in tensors(node))
     builder.placed = contents.storage.place(fresh, progress)
@@ -265,7 +266,7 @@ def _fill(
     with undisturbed(progress) as told:
         _apply(matcher.steps, contents.file)
         if strict and len(matcher.problems) > known:  # what only an object's own code could tell
-            refused = MismatchError(contents.file, _report(matcher, renamed))
+            refused = MismatchError(contents.file, _report(matcher, renamed, contents))
             _undo(matcher.steps, refused)
             raise refused
         _write(prepared, contents, before, matcher.steps, told)
@@ -279,7 +280,7 @@ def _fill(
             raise
     casts = [*matcher.casts, *prepared.casts]
     if matcher.problems or casts:
-        report = dataclasses.replace(_report(matcher, renamed), casts=tuple(casts))
+        report = dataclasses.replace(_report(matcher, renamed, contents), casts=tuple(casts))
         what = "fits only in part" if matcher.problems else "was converted"
         warnings.warn(TensorkeepWarning(f"{contents.file} {what}:\n{report}", report=report), stacklevel=5)
     return state
@@ -326,10 +327,15 @@ class _Prepared:
         return array
 
 
-def _report(matcher: Matcher, renamed: Sequence[tuple[str, str]]) -> Report:
+def _report(matcher: Matcher, renamed: Sequence[tuple[str, str]], contents: Contents) -> Report:
     report = make_report(matcher.problems, renamed=renamed, spare=matcher.leaves_to_spare() if matcher.problems else ())
-    turn = hint(matcher.turned)
-    return dataclasses.replace(report, hints=(*report.hints, turn)) if turn else report
+    hints = [*report.hints]
+    if turn := hint(matcher.turned):
+        hints.append(turn)
+    if report.missing and contents.left_out:
+        told = "; ".join(contents.left_out[:_TOLD])
+        hints.append(f"what was opened lacks {told}. strict=False keeps what the target has; so does only=, with a pattern of what to load")
+    return dataclasses.replace(report, hints=tuple(hints))
 
 
 def _apply(steps: Sequence[Step], file: str) -> None:

@@ -8,8 +8,8 @@ from typing import Any, Unpack
 
 from tensorkeep.backends.choosing import open_backend
 from tensorkeep.contents import Contents
-from tensorkeep.limits import DEFAULT_LIMITS, Limits
-from tensorkeep.loading import Options, load_contents
+from tensorkeep.limits import Limits, limits_of
+from tensorkeep.loading import Options, check_options, load_contents
 from tensorkeep.progress import Progress
 from tensorkeep.selection import Only
 from tensorkeep.store import averaging, copying, verifying
@@ -45,7 +45,7 @@ class Archive(Checkpoints, ABC):
             Verdict: `intact`; `damaged`, with file, tensor and bytes of each damaged place; `checkpoints`, those that are hurt by it.
 
         Raises:
-            NoCheckpoint: there is no such checkpoint.
+            NoCheckpoint: there is no such checkpoint, or no store.
 
         Example:
             >>> import tensorkeep as tk
@@ -55,7 +55,7 @@ class Archive(Checkpoints, ABC):
             True
         """
         self._settle()
-        return verifying.verify(self._catalog, ref, deep=deep, limits=limits or DEFAULT_LIMITS, progress=progress)
+        return verifying.verify(self._catalog, ref, deep=deep, limits=limits_of(limits), progress=progress)
 
     def stats(self, *, limits: Limits | None = None) -> Stats:
         """What the store takes, what of that is needed, and how it is kept. Reads no pack.
@@ -78,7 +78,7 @@ class Archive(Checkpoints, ABC):
             (400000, 0, True)
         """
         self._settle()
-        return stats(self._catalog, limits=limits or DEFAULT_LIMITS)
+        return stats(self._catalog, limits=limits_of(limits))
 
     def history(self, path: str, rows: Any = None, *, limits: Limits | None = None) -> Iterator[tuple[int, Array]]:
         """One tensor over all checkpoints, from the oldest to the newest, read as one goes. What did not change in between is read once.
@@ -105,7 +105,7 @@ class Archive(Checkpoints, ABC):
             [(0, [0.0, 0.0]), (1, [1.0, 1.0]), (2, [2.0, 2.0])]
         """
         self._settle()
-        return history(self._catalog, path, rows, limits=limits or DEFAULT_LIMITS)
+        return history(self._catalog, path, rows, limits=limits_of(limits))
 
     def export(
         self,
@@ -150,7 +150,7 @@ class Archive(Checkpoints, ABC):
             only=only,
             dtype=dtype,
             writer=self._next_writer(),
-            limits=limits or DEFAULT_LIMITS,
+            limits=limits_of(limits),
             progress=progress,
         )
 
@@ -183,8 +183,9 @@ class Archive(Checkpoints, ABC):
             ...     store.average(last=2)
             {'w': array([1.5, 1.5])}
         """
+        check_options("average", options)
+        bounds = limits_of(limits)
         self._settle()
-        bounds = limits or DEFAULT_LIMITS
         if path is not None and (others := options.keys() - {"only", "progress"}):
             raise TypeError(f"average(path=) writes a file: {min(others)}= is for the state that it gives without path=")
         contents: Contents
@@ -232,6 +233,4 @@ class Archive(Checkpoints, ABC):
         self._settle()
         target = to._backend if isinstance(to, Checkpoints) else open_backend(to, create=True)
         by = self._next_writer().by
-        return copying.copy(
-            self._catalog, target, refs, next_writer=self._next_writer, by=by, limits=limits or DEFAULT_LIMITS, progress=progress
-        )
+        return copying.copy(self._catalog, target, refs, next_writer=self._next_writer, by=by, limits=limits_of(limits), progress=progress)

@@ -68,9 +68,8 @@ class Catalog:
 
     def entries(self, prefix: str) -> list[Entry]:
         """The manifests of a folder, as they are listed now. What was read of others is forgotten."""
-        found = [
-            entry for entry in self.backend.list(prefix) if (names.step_of(entry.key) is not None or names.tag_of(entry.key) is not None)
-        ]
+        listed = self.backend.list(prefix, strays=True)
+        found = [entry for entry in listed if names.step_of(entry.key) is not None or names.tag_of(entry.key) is not None]
         there = {(entry.key, entry.version) for entry in found}
         with self._lock:
             for gone in [at for at in self._read if at[0].startswith(prefix) and at not in there]:

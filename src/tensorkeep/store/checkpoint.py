@@ -176,7 +176,8 @@ def _without(tree: Tree, stored: Tensors, given_up: set[str]) -> tuple[Tree, Ten
         if path not in given_up:
             kept[path] = tensor
     left = groups.without(tree, {id(stored[path]) for path in given_up})
-    said = f"{len(given_up):,} tensors, such as {shown(min(given_up))}: of this checkpoint the store has only the weights"
+    some = f"{len(given_up):,} tensors, such as {shown(min(given_up))}"
+    said = f"{some}: the store has kept only the weights of this checkpoint (`weights_only_after`)"
     return left, kept, (said,)
 
 

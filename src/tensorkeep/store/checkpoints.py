@@ -8,8 +8,8 @@ from typing import Any, Final, Unpack, cast
 
 from tensorkeep.backends.keys import Backend
 from tensorkeep.errors import CheckpointGone, CorruptError, FormatError, TensorkeepWarning
-from tensorkeep.limits import DEFAULT_LIMITS, Limits
-from tensorkeep.loading import Options, load_contents
+from tensorkeep.limits import Limits, limits_of
+from tensorkeep.loading import Options, check_options, load_contents
 from tensorkeep.store import gc, names, retention, tags
 from tensorkeep.store.catalog import LOOKS, Catalog
 from tensorkeep.store.checkpoint import open_checkpoint
@@ -79,12 +79,14 @@ class Checkpoints(ABC):
             >>> tk.Store("runs/a").load("step-1")
             {'lr': 0.1}
         """
+        check_options("load", options)
+        limits = limits_of(limits)
         self._settle()
         return self._catalog.following(ref, lambda known: self._load(known, verify, limits, options))
 
-    def _load(self, known: Known, verify: bool, limits: Limits | None, options: Options) -> Any:
+    def _load(self, known: Known, verify: bool, limits: Limits, options: Options) -> Any:
         try:
-            with open_checkpoint(self._backend, known, verify=verify, limits=limits or DEFAULT_LIMITS) as contents:
+            with open_checkpoint(self._backend, known, verify=verify, limits=limits) as contents:
                 return load_contents(contents, limits=limits, **options)
         except (CorruptError, FormatError) as error:
             if _is_damage(error):
@@ -107,6 +109,8 @@ class Checkpoints(ABC):
             MismatchError: the checkpoint does not fit the target. Nothing was changed.
             CorruptError, FormatError: every checkpoint is damaged: the error of the newest. Or the newest intact one is beyond `limits`.
         """
+        check_options("resume", options)
+        limits = limits_of(limits)
         self._settle()
         for left in reversed(range(LOOKS)):
             try:
@@ -124,7 +128,7 @@ class Checkpoints(ABC):
         return dataclasses.replace(found, skipped=skipped)
 
     def _newest_intact(
-        self, verify: bool, limits: Limits | None, options: Options, *, may_go: bool
+        self, verify: bool, limits: Limits, options: Options, *, may_go: bool
     ) -> tuple[Resumed | None, dict[int, Exception]]:
         """The newest checkpoint that can be loaded, and what is wrong with newer ones. `may_go`: one that goes meanwhile is passed over."""
         listing = self._catalog.look()

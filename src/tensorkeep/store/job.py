@@ -1,8 +1,11 @@
 """Jobs: a save that goes on in the background."""
 
+import math
 import threading
 import time
 from collections.abc import Callable
+from numbers import Real
+from typing import Any
 
 from tensorkeep.errors import SaveError
 
@@ -64,8 +67,9 @@ class Job:
         Raises:
             SaveError: it failed; its own error is the cause.
             TimeoutError: it goes on.
+            TypeError: `timeout_s` is no number.
         """
-        if not self._ended.wait(timeout_s):
+        if not self._ended.wait(None if timeout_s is None else _seconds(timeout_s)):
             raise TimeoutError(f"{self._store}: step {self.step} is not saved yet after {timeout_s:g} s; it goes on")
         self.raise_error()
         return self
@@ -95,3 +99,10 @@ class Job:
     def tell(self, done: int, _: int) -> None:
         """How far it is, in bytes."""
         self._done_bytes = done
+
+
+def _seconds(given: Any) -> float:
+    """A time to wait that a caller gave, no longer than the system can wait."""
+    if not isinstance(given, Real) or math.isnan(given):
+        raise TypeError(f"timeout_s= takes a number of seconds, such as 60, or None, found {given!r:.80}")
+    return min(float(given), threading.TIMEOUT_MAX)

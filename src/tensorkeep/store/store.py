@@ -14,7 +14,7 @@ from tensorkeep.backends.priority import give_way
 from tensorkeep.errors import StoreBusy, TensorkeepWarning
 from tensorkeep.frameworks.capture import capture
 from tensorkeep.frameworks.versions import of_types
-from tensorkeep.limits import DEFAULT_LIMITS, Limits
+from tensorkeep.limits import Limits, limits_of
 from tensorkeep.store import names, snapshot
 from tensorkeep.store.archive import Archive
 from tensorkeep.store.background import Background
@@ -158,7 +158,7 @@ class Store(Archive):
         with self._saving:
             try:
                 self._saver = threading.get_ident(), step
-                job = self._begin(state, step, numbers, overwrite, limits or DEFAULT_LIMITS)
+                job = self._begin(state, step, numbers, overwrite, limits_of(limits))
             finally:
                 self._saver = None
         job.stall_s = time.perf_counter() - began

@@ -8,7 +8,7 @@ from typing import Final
 
 from tensorkeep.backends.keys import Backend
 from tensorkeep.contents import Contents
-from tensorkeep.errors import CheckpointGone, CorruptError, FormatError
+from tensorkeep.errors import CheckpointGone, CorruptError, FormatError, NoCheckpoint
 from tensorkeep.limits import DEFAULT_LIMITS, Limits
 from tensorkeep.progress import Progress, part_of
 from tensorkeep.store import manifest as manifests
@@ -46,15 +46,17 @@ def verify(
         progress: called with the bytes of packs done and in all.
 
     Raises:
-        NoCheckpoint: there is no such checkpoint.
+        NoCheckpoint: there is no such checkpoint, or no store.
     """
     verifier = _Verifier(catalog, deep, limits)
     listing = catalog.look()
     if ref is not None:
         known = [listing.find(ref)]
     else:
-        verifier.look_at_settings()
         known = [*listing.all(), *listing.tags().values()]
+        if not known and not listing.damaged and size_of(catalog.backend, names.STORE) is None:
+            raise NoCheckpoint(catalog.backend.name, "checkpoint", "no store is there yet")  # as of a name that is misspelt
+        verifier.look_at_settings()
         for key, error in listing.damaged.items():
             verifier.damaged_manifest(key, error)
     verifier.verify(known, progress)

@@ -19,7 +19,7 @@ from tensorkeep.formats.carried import Carried, carry
 from tensorkeep.formats.protocols import Writer
 from tensorkeep.formats.safetensors_write import SafetensorsWriter, shard_bytes
 from tensorkeep.formats.writing import OutFile, Plan
-from tensorkeep.limits import DEFAULT_LIMITS, Limits
+from tensorkeep.limits import Limits, limits_of
 from tensorkeep.modelfile.writer import ModelFileWriter
 from tensorkeep.opening import open_contents
 from tensorkeep.progress import Progress, part_of
@@ -149,7 +149,7 @@ def convert(
         >>> np.load("model.npz")["w"].shape
         (2, 3)
     """
-    limits = limits or DEFAULT_LIMITS
+    limits = limits_of(limits)
     target = object_store.local_name(os.fsdecode(dst))
     if not object_store.is_cloud(target):
         local.refuse_url(target)

@@ -5,7 +5,7 @@ from os import PathLike
 from typing import Any, BinaryIO, TypeVar, Unpack, overload
 
 from tensorkeep.limits import Limits
-from tensorkeep.loading import Options, load_contents
+from tensorkeep.loading import Options, check_options, load_contents
 from tensorkeep.opening import of_bytes, open_contents
 from tensorkeep.progress import Progress
 from tensorkeep.selection import Only, Rename
@@ -158,5 +158,6 @@ def loads(data: "bytes | bytearray | memoryview", *, verify: bool = True, limits
         >>> tk.loads(tk.dumps((1, 2)))
         (1, 2)
     """
+    check_options("loads", options)
     with of_bytes(data, name="<bytes>", verify=verify, limits=limits) as contents:
         return load_contents(contents, limits=limits, **options)

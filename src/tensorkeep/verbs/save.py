@@ -15,7 +15,7 @@ from tensorkeep.errors import TensorkeepWarning, UnsupportedError
 from tensorkeep.frameworks import pretrained
 from tensorkeep.frameworks.capture import capture
 from tensorkeep.frameworks.versions import of_types
-from tensorkeep.limits import DEFAULT_LIMITS, Limits
+from tensorkeep.limits import Limits, limits_of
 from tensorkeep.modelfile.layout import Layout, lay_out_state
 from tensorkeep.modelfile.pretrained import save_folder
 from tensorkeep.modelfile.write import write_at_offsets, write_in_order
@@ -92,10 +92,10 @@ def save(
     Source: docs/format.md
     """
     if pretrained.is_pretrained(obj) and _is_folder(path):
-        kept = pretrained.pretrained(obj, limits or DEFAULT_LIMITS, max_shard_size)
+        kept = pretrained.pretrained(obj, limits_of(limits), max_shard_size)
         _check_metadata(metadata)
         name, options = object_store.local_name(os.fsdecode(cast(str, path))), {"durable": durable, "overwrite": overwrite}
-        save_folder(kept, name, metadata=metadata or {}, limits=limits or DEFAULT_LIMITS, progress=progress, **options)
+        save_folder(kept, name, metadata=metadata or {}, limits=limits_of(limits), progress=progress, **options)
         return
     if max_shard_size is not None:
         raise ValueError("max_shard_size= is for a model of Transformers that goes into a folder; tk.convert makes shards of any file")
@@ -178,7 +178,7 @@ def dumps(obj: Any, *, metadata: Mapping[str, Any] | None = None, limits: Limits
 
 
 def _layout(obj: Any, metadata: Mapping[str, Any] | None, limits: Limits | None) -> Layout:
-    limits = limits or DEFAULT_LIMITS
+    limits = limits_of(limits)
     _check_metadata(metadata)
     try:
         met: set[type] = set()

@@ -14,7 +14,7 @@ from tensorkeep.backends.files import MemoryFile
 from tensorkeep.backends.inside import Folder
 from tensorkeep.contents import Finding
 from tensorkeep.errors import FormatError
-from tensorkeep.limits import DEFAULT_LIMITS, Limits
+from tensorkeep.limits import Limits, limits_of
 from tensorkeep.opening import store_of
 from tensorkeep.progress import Progress
 from tensorkeep.scanning.folders import scan_file, scan_folder
@@ -88,7 +88,7 @@ def scan(path: "str | PathLike[str] | BinaryIO", *, limits: Limits | None = None
 
     Source: the attack files that picklescan, modelscan, fickling and modelaudit publish.
     """
-    limits = limits or DEFAULT_LIMITS
+    limits = limits_of(limits)
     looks: list[Look] = []
     done = 0
     name = path if isinstance(path, str) else os.fsdecode(path) if isinstance(path, (bytes, PathLike)) else _name(path)

@@ -4,7 +4,7 @@ from os import PathLike
 from typing import BinaryIO, Final
 
 from tensorkeep.errors import CorruptError
-from tensorkeep.limits import DEFAULT_LIMITS, Limits
+from tensorkeep.limits import Limits, limits_of
 from tensorkeep.opening import open_contents, whole_store
 from tensorkeep.progress import Progress
 from tensorkeep.verdict import Damage, Verdict
@@ -44,7 +44,7 @@ def verify(path: "str | PathLike[str] | BinaryIO", *, limits: Limits | None = No
     if (store := whole_store(path)) is not None:
         from tensorkeep.store import catalog, verifying  # a file needs none of it
 
-        return verifying.verify(catalog.Catalog(store), limits=limits or DEFAULT_LIMITS, progress=progress)
+        return verifying.verify(catalog.Catalog(store), limits=limits_of(limits), progress=progress)
     try:
         contents = open_contents(path, limits=limits)
     except CorruptError as error:
