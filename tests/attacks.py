@@ -14,7 +14,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -83,6 +83,11 @@ def flagged(flag: int) -> bytes:
     data[central + 8] |= flag
     data[6] |= flag
     return bytes(data)
+
+
+def commented(comment: bytes) -> bytes:
+    """An ordinary zip with a comment behind it."""
+    return zipped({"archive/data.pkl": PLAIN})[:-2] + struct.pack("<H", len(comment)) + comment
 
 
 def edited(find: bytes, put: bytes, *, last: bool = False) -> bytes:
@@ -183,6 +188,10 @@ def legacy(*pickles: bytes) -> bytes:
 
 
 DANGEROUS: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
+    "a frame that ends within an opcode": ("m.pkl", lambda: b"\x80\x05\x95" + struct.pack("<Q", 3) + b"\x8c\x14" + b"A" * 20 + b"."),
+    "a pickle in an archive's comment": ("m.zip", lambda: commented(CALL)),
+    "a frame in a frame": ("m.pkl", lambda: b"\x80\x05\x95" + struct.pack("<Q", 13) + b"N\x95" + struct.pack("<Q", 2) + b"00N."),
+    "a frame that goes on behind the end": ("m.pkl", lambda: b"\x80\x05\x95" + struct.pack("<Q", 8) + b"N." + b"\x80\x05]...."),
     "protocol 0": ("a.pkl", lambda: CALL),
     "protocol 2": ("a.pkl", lambda: CALL2),
     "protocol 4": ("a.pkl", lambda: CALL4),
@@ -431,6 +440,14 @@ HARMLESS: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
     "ordinary ONNX": ("m.onnx", lambda: onnx(node=field(4, b"Gelu") + field(7, b"com.microsoft"), tensor=external("weights/a.bin"))),
     "an ordinary graph": ("saved_model.pb", lambda: saved_model(b"RestoreV2")),
     "an ordinary zip": ("m.zip", lambda: zipped({"config.json": b"{}", "readme.md": b"# Read me: import os\n"})),
+    "an exception of Python 2": ("m.pkl", lambda: pickle.dumps({"last": ValueError("no more batches")}, 2)),
+    "a class that only tells a kind": ("m.pkl", lambda: pickle.dumps(Sequence, 4)),
+    "a text that begins as a call does": ("m.zip", lambda: zipped({"notes.txt": b"No pickles here"})),
+    "a text that tells how to begin": (
+        "README.md",
+        lambda: b"# A model\n\n```bash\ncurl https://example.org/m.sh | sh\npython -c 'import m'\n```\n",
+    ),
+    "a zip with a remark": ("m.zip", lambda: commented("Trained on 2024-01-01\r\nfür alle".encode())),
     "random bytes": ("weights.bin", lambda: bytes((index * 7919 + index // 251) % 256 for index in range(100_000))),
 }
 """What ordinary models are: no alarm."""

@@ -20,6 +20,11 @@ _ANCHORS: Final = (
 )
 """Texts of which each command has one: they are found twenty times faster than the pattern."""
 
+_PROSE: Final = re.compile(
+    r"(?i)(?:readme|licen[cs]e|notice|copying|authors|citation|changelog|contributing|model[_-]?card)\b|.*\.(?:md|rst)\Z"
+)
+"""What people read, and no loader does: how to fetch and start a model stands there as a command."""
+
 _PROGRAM: Final = re.compile(rb"\x7fELF[\x01\x02][\x01\x02]\x01|This program cannot be run in DOS mode")
 _FEW_BYTES: Final = 1 << 20
 _WINDOW_BYTES: Final = 4 << 20
@@ -29,13 +34,14 @@ _OVERLAP_BYTES: Final = 256
 def search(thing: Thing, look: Look, *, after: int = 0) -> None:
     """Look for them, and for compiled programs, behind a place."""
     few, program = _few(thing, after), False
+    is_prose = bool(_PROSE.match(thing.name)) and b"\0" not in thing.head
     for begin, window, is_new in _windows(thing, after):
-        if is_new and (found := _command(window)) is not None:
-            told = window[max(0, found.start() - 20) : found.end() + 40].decode("ascii", "replace")
+        if is_new and not is_prose and (found := _command(window)) is not None:
+            text = window[max(0, found.start() - 20) : found.end() + 40].decode("ascii", "replace")
             look.found(
                 "unknown",
                 thing.at(f"byte {begin + found.start():,}"),
-                f"a command in the middle of other bytes: {told!r}",
+                f"a command in the middle of other bytes: {text!r}",
                 "code-in-binary",
             )
         program = program or (is_new and _program(window, begin, thing, look, few=few))

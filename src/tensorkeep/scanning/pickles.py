@@ -134,7 +134,8 @@ def _is_pickle(trace: Trace, thing: Thing, at: int) -> bool:
     if thing.tensor:
         return False
     starts = thing.head[0] == 0x80 if at == 0 else bytes(thing.extent.read(at, at + 1)) == b"\x80"
-    return (starts and (trace.steps >= _SURE_STEPS or (at == 0 and trace.steps > 3))) or (at == 0 and bool(trace.uses) and _sane(trace))
+    names = any(use.how == "named" for use in trace.uses)  # `Note` calls as well: what is not there
+    return (starts and (trace.steps >= _SURE_STEPS or (at == 0 and trace.steps > 3))) or (at == 0 and names and _sane(trace))
 
 
 class _Scout:

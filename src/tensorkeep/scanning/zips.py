@@ -11,6 +11,8 @@ from typing import Final
 
 from tensorkeep.errors import CorruptError, FormatError
 from tensorkeep.scanning import torchscript
+from tensorkeep.scanning.code import code_in
+from tensorkeep.scanning.embedded import embedded
 from tensorkeep.scanning.look import Look, Thing
 from tensorkeep.scanning.names import leads_out
 from tensorkeep.scanning.pickles import of_bytes
@@ -81,6 +83,17 @@ def _members(archive: ZipArchive, thing: Thing, look: Look) -> None:
                 seen.add(sentence)
                 look.found("unknown", thing.place, f"tools may read this archive differently: {sentence}", "zip-oddity")
     torchscript.scan(archive, thing, look)
+    _comment(archive, thing, look)
+
+
+def _comment(archive: ZipArchive, thing: Thing, look: Look) -> None:
+    if not archive.comment.nbytes:
+        return
+    if code := code_in(str(archive.comment.read(), "utf-8", "replace")):
+        look.found("unknown", thing.at("comment"), f"{code[0]}: {code[1]!r}", "code-in-text")
+    for kind, data in embedded(str(archive.comment.read(), "latin-1")):
+        look.inside(of_bytes(thing, data, f"comment ({kind})"))
+    look.inside(Thing(archive.comment, thing.at("comment"), "comment", depth=thing.depth + 1))
 
 
 def _member(archive: ZipArchive, name: str, thing: Thing, look: Look, *, torch: bool) -> None:

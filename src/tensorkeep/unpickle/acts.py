@@ -186,10 +186,6 @@ def _nothing(t: Tracer) -> None:
     """READONLY_BUFFER."""
 
 
-def _quiet_frame(t: Tracer) -> None:
-    t.tape.take(8)
-
-
 def _signed(t: Tracer, width: int) -> int:
     value = t.tape.number(width)
     if value >= 1 << (8 * width - 1):
@@ -263,7 +259,7 @@ _TABLE: Final[dict[bytes, Act]] = {
     b"\x92": lambda t: t.construct(keywords=True),
     b"\x93": _stack_global,
     b"\x94": Tracer.next_memo,
-    b"\x95": _quiet_frame,
+    b"\x95": Tracer.frame,
     b"\x96": lambda t: t.blob(t.tape.number(8)),
     b"\x97": lambda t: t.push(UNKNOWN),
     b"\x98": _nothing,

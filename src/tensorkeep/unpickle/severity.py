@@ -30,7 +30,13 @@ _ATTRIBUTES: Final = (
 )
 """What honest pickles look up on known objects: bound methods, operators of PyTorch. So are members of enumerations, `A_NAME`."""
 
-_OLD: Final = {"__builtin__": "builtins", "copy_reg": "copyreg", "UserDict": "collections", "UserList": "collections"}
+_OLD: Final = {
+    "__builtin__": "builtins",
+    "copy_reg": "copyreg",
+    "UserDict": "collections",
+    "UserList": "collections",
+    "exceptions": "builtins",
+}
 _MOVED: Final = frozenset({"sklearn", "scipy", "pandas", "imblearn", "hdbscan", "umap", "category_encoders", "optax", "jax", "tokenizers"})
 """Packages whose modules gained and lost underscores over the releases."""
 

@@ -24,6 +24,7 @@ KEPT_ITEMS: Final = 64  # of a list or dict
 _KEPT_TEXT: Final = 4096  # characters of a string that stand in the trace
 _LONGEST_NAME: Final = 1000
 _STEPS: Final = 1_000_000
+_NO_FRAME: Final = 1 << 64
 
 
 @dataclass(slots=True, eq=False)
@@ -168,6 +169,7 @@ class Tracer:
         self._on_text, self._on_blob, self._inline, self._shortest = on_text, on_blob, inline, shortest
         self.trace = Trace()
         self.here = at
+        self._frame_end = _NO_FRAME
         self._acts = acts
         self._most_steps = _STEPS + (extent.nbytes - at) // 2 if most_steps is None else most_steps
 
@@ -176,7 +178,9 @@ class Tracer:
         trace, tape = self.trace, self.tape
         try:
             while True:
-                self.here = tape.at
+                self.here = here = tape.at
+                if here >= self._frame_end:
+                    self._leave_frame(here)
                 act = self._acts[tape.byte()]
                 if act is None:
                     raise Broken("a byte that is no opcode")
@@ -186,11 +190,29 @@ class Tracer:
                     raise Broken("more steps than any pickle of its size takes")
         except Stopped:
             trace.end = tape.at
+            self._leave_frame(tape.at)
         except TapeEnd as error:
             trace.broken, trace.broken_at = f"cut short: {error}", self.here
         except Broken as error:
             trace.broken, trace.broken_at = str(error), self.here
         return trace
+
+    # --- frames
+
+    def frame(self) -> None:
+        nbytes = self.tape.number(8)
+        if self._frame_end != _NO_FRAME:
+            self._odd_frame()
+        self._frame_end = self.tape.at + nbytes
+
+    def _leave_frame(self, at: int) -> None:
+        if self._frame_end not in (at, _NO_FRAME):
+            self._odd_frame()
+        self._frame_end = _NO_FRAME
+
+    def _odd_frame(self) -> None:
+        """Python's own `pickle.load` reads on behind the frame then, and runs other bytes than whoever ignores frames sees."""
+        self.odd("a frame that does not end where an opcode does: Python would go on at another place, out of sight")
 
     # --- the stack
 
@@ -345,6 +367,7 @@ class Tracer:
             if target.state is None:
                 target.state = state
             if self._inline is not None and (nbytes := self._inline(target, self.tape.at)):
+                self._leave_frame(self.tape.at)
                 self.tape.skip(nbytes)
         elif isinstance(target, Named):
             self.use(target, "changed", (state,))

@@ -31,6 +31,7 @@ _CENTRAL: Final = struct.Struct("<4s6H3I5H2I")
 _LOCAL: Final = struct.Struct("<4s5H3I2H")
 _CP437: Final = codecs.lookup("cp437")  # here, once: later the codec would be imported for a stranger's file
 _MAX_COMMENT: Final = 65_535
+_LONGEST_REMARK: Final = 1024
 _LOCAL_READ: Final = 256  # bytes read of a local header at once: most are shorter, with the padding that aligns their data
 _CODECS: Final = {0: "", 8: "deflate", 12: "bzip2", 14: "lzma", 93: "zstd"}
 _ENCRYPTED: Final = 0x1 | 0x40 | 0x2000
@@ -84,11 +85,21 @@ class _Late(Extent):
         return self.start + self._member.nbytes
 
 
+def _is_remark(comment: bytes) -> bool:
+    """Whether a comment is a few lines for people, which nobody takes for anything else."""
+    try:
+        text = comment.decode()
+    except UnicodeDecodeError:
+        return False
+    return len(comment) <= _LONGEST_REMARK and "PK" not in text and "".join(text.split()).isprintable()
+
+
 class ZipArchive(Mapping[str, Member]):
     """The members of an archive, by name, in the order of the central directory. None is read before it is asked for.
 
     Attributes:
         extent: the archive.
+        comment: the bytes behind the archive that it says are its comment.
         oddities: what other readers may read in another way, though it was read here.
         begin: where the archive begins: what stands before is none of it.
         unsummed: how names begin whose CRC-32 of 0 says that none was made; None where none may be missing.
@@ -157,9 +168,10 @@ class ZipArchive(Mapping[str, Member]):
             found = tail.rfind(_END_SIGNATURE, 0, found)
         else:
             raise self.error("cut short, or no zip archive: it has no directory at its end")
+        self.comment = self.extent.part(total - comment, total)
         if comment and _END_SIGNATURE in tail[found + _END.size :]:
             self.oddities.append("its comment holds the end of another archive")
-        elif comment:
+        elif comment and not _is_remark(tail[found + _END.size :]):
             self.oddities.append(f"a comment of {comment:,} bytes stands behind the archive")
         end_at = tail_at + found
         # miniz, and so torch, may write the 64-bit record where the short one would do; other tools read it wherever it is.

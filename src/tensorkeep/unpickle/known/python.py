@@ -16,6 +16,11 @@ NAMES: Final[dict[str, str]] = {
     "argparse": "Namespace",
     "array": "_array_reconstructor array",
     "collections": "ChainMap Counter OrderedDict UserDict UserList UserString defaultdict deque namedtuple",
+    "collections.abc": (
+        "AsyncGenerator AsyncIterable AsyncIterator Awaitable Buffer ByteString Callable Collection Container Coroutine Generator Hashable "
+        "ItemsView Iterable Iterator KeysView Mapping MappingView MutableMapping MutableSequence MutableSet Reversible Sequence Set Sized "
+        "ValuesView"
+    ),
     "copyreg": "__newobj__ __newobj_ex__ _reconstructor",
     "ordereddict": "OrderedDict",
     "datetime": "date datetime time timedelta timezone tzinfo UTC",
