@@ -42,6 +42,7 @@ def again(held: Any, *types: Any) -> Any:
         timedelta(days=-1),
         np.float64,
         int,
+        {"made by": [list, dict, tuple, set, frozenset, slice, range]},
     ],
     ids=repr,
 )

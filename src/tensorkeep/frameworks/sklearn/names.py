@@ -160,7 +160,9 @@ _NUMPY_TYPES: Final = (
     "integer floating"
 )
 
-TYPES: Final[dict[str, type]] = {kind.__name__: kind for kind in (bool, int, float, complex, str, bytes, object)} | {
+_CONTAINERS: Final = (list, dict, tuple, set, frozenset, bytearray, slice, range)
+
+TYPES: Final[dict[str, type]] = {kind.__name__: kind for kind in (bool, int, float, complex, str, bytes, object, *_CONTAINERS)} | {
     f"numpy.{name}": getattr(np, name) for name in _NUMPY_TYPES.split()
 }
 """Types as values, such as the `dtype=` of an encoder."""
