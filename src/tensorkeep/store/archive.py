@@ -157,7 +157,7 @@ class Archive(Checkpoints, ABC):
     def average(
         self, last: int = 10, *, path: "str | PathLike[str] | None" = None, limits: Limits | None = None, **options: Unpack[Options]
     ) -> Any:
-        """The mean of the newest checkpoints: sums are exact, and rounded once. Often a better model than any of them.
+        """The mean of the newest checkpoints: exact, and rounded once to the tensor's dtype. Often a better model than any of them.
 
         Floating-point tensors are averaged. All else is the newest's, and so is what one of them has given up (`weights_only_after`).
 

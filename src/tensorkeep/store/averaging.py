@@ -1,11 +1,10 @@
-"""Averaging: the mean of the last checkpoints, tensor by tensor, in float64 and rounded once.
+"""Averaging: the mean of the last checkpoints, tensor by tensor.
 
 Nothing is computed before it is asked for, and then a piece at a time: memory does not grow with the model, nor with the number of
-checkpoints. Sums are kept in two float64 that together hold what one would lose, so the mean is that of the exact sum, rounded.
-Source of the sum: O. Møller, "Quasi double-precision in floating point addition" (1965); T. J. Dekker (1971).
+checkpoints. Lives elsewhere: the arithmetic (means).
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -20,6 +19,7 @@ from tensorkeep.progress import Progress, part_of
 from tensorkeep.store.catalog import Catalog
 from tensorkeep.store.checkpoint import open_checkpoint
 from tensorkeep.store.keep import counted
+from tensorkeep.store.means import Sum
 from tensorkeep.store.storage import CheckpointStorage, ChunkBytes
 from tensorkeep.tensors import Array, LazyTensor, TensorSpec, as_array, as_bytes
 from tensorkeep.tree import Captured, Packed, Tree, like
@@ -71,7 +71,7 @@ def _averaged(store: str, opened: list[Contents], limits: Limits) -> Contents:
     made: dict[int, LazyTensor] = {}
     found = Tensors()
     for path, tensor in newest.tensors.items():
-        if not _has_mean(tensor.dtype):
+        if not _has_mean(tensor.dtype) or len(opened) == 1:
             made[id(tensor)] = found[path] = tensor
             continue
         same = [contents.tensors.get(path) for contents in opened]
@@ -113,7 +113,7 @@ def _gave_up(contents: Contents, path: str) -> bool:
 
 
 def _has_mean(dtype: DType) -> bool:
-    return dtype.block == 1 and (is_float(dtype) or (dtype.numpy is not None and dtype.numpy.kind == "c"))
+    return dtype.block == 1 and (is_float(dtype) or _is_complex(dtype))
 
 
 def _replaced(node: Tree, made: dict[int, LazyTensor]) -> Tree:
@@ -152,18 +152,15 @@ class Mean:
         unit = 1 if dtype.bits < 8 else dtype.bits // 8
         first, last = start // unit * unit, -(-stop // unit) * unit
         count = (last - first) * 8 // dtype.bits
-        total: Array | None = None
-        lost: Array | None = None
-        for tensor in self.tensors:
-            numbers = _wide(as_array(tensor.source.read(first, last), 0, TensorSpec(dtype, (count,))))
-            if total is None or lost is None:
-                total, lost = numbers, np.zeros_like(numbers)
-            else:
-                total = _add(total, lost, numbers)
-        assert total is not None and lost is not None, "of one checkpoint at least"
-        with np.errstate(all="ignore"):
-            lost[~np.isfinite(lost)] = 0  # an infinite sum has lost nothing
-            mean = (total + lost) / len(self.tensors)
+
+        def parts() -> Iterator[Array]:
+            for tensor in self.tensors:
+                yield _parts(as_array(tensor.source.read(first, last), 0, TensorSpec(dtype, (count,))))
+
+        total = Sum(count * 2 if _is_complex(dtype) else count)
+        for numbers in parts():
+            total.add(numbers)
+        mean = total.mean(parts, odd=dtype.bits != (128 if _is_complex(dtype) else 64))
         return as_bytes(np.ascontiguousarray(_narrow(mean, dtype)))[start - first : stop - first]
 
 
@@ -202,29 +199,24 @@ def _refuse_unlike(tensors: Collection[LazyTensor]) -> None:
         raise _mismatch(unlike)
 
 
-def _wide(numbers: Array) -> Array:
-    """As float64, the two parts of complex ones one behind the other. A copy."""
+def _is_complex(dtype: DType) -> bool:
+    return dtype.numpy is not None and dtype.numpy.kind == "c"
+
+
+def _parts(numbers: Array) -> Array:
+    """The numbers; of complex ones the two parts, one behind the other."""
     if numbers.dtype.kind == "c":
-        return np.ascontiguousarray(numbers).view(np.dtype(f"f{numbers.dtype.itemsize // 2}")).astype(np.float64)
-    return numbers.astype(np.float64)
+        return np.ascontiguousarray(numbers).view(np.dtype(f"f{numbers.dtype.itemsize // 2}"))
+    return numbers
 
 
 def _narrow(mean: Array, dtype: DType) -> Any:
-    """Rounded once to what the tensor is made of."""
+    """Rounded to what the tensor is made of."""
     assert dtype.numpy is not None, "see _has_mean"
     if dtype.numpy.kind == "c":
         return mean.astype(np.dtype(f"<f{dtype.numpy.itemsize // 2}")).view(dtype.numpy)
     narrow, _ = dtypes.cast(mean, dtype)
     return dtypes.pack_f4(narrow) if dtype.bits == 4 else narrow
-
-
-def _add(total: Array, lost: Array, numbers: Array) -> Array:
-    """The rounded sum; what rounding lost is added to `lost`, exactly."""
-    with np.errstate(all="ignore"):
-        summed = total + numbers
-        back = summed - total
-        lost += (total - (summed - back)) + (numbers - back)
-    return summed
 
 
 class _Storage(ForeignStorage):
