@@ -80,6 +80,7 @@ def test_names_that_move_behind_a_listing_leave_no_run_without_checkpoint(tmp_pa
     """A folder is listed name by name: the old one may go, and the new one come, where the reader has been already."""
     run = tk.Store(tmp_path / "run", keep=tk.Keep(last=1))
     run.save({"step": 1}, step=1, wait=True)
+    run.prune()  # behind the save the store is listed too: wait for that
     listed, true = [], os.listdir
 
     def moving(folder: Any) -> list[str]:
