@@ -174,6 +174,21 @@ def keras(layer: dict[str, Any]) -> bytes:
     return zipped({"metadata.json": b"{}", "config.json": json.dumps(config).encode()})
 
 
+def mxnet(attributes: dict[str, str]) -> bytes:
+    """A graph of one convolution, and an operator with these attributes."""
+    op = "Custom" if "op_type" in attributes else "Convolution"
+    return json.dumps(
+        {
+            "nodes": [
+                {"op": "null", "name": "data", "inputs": []},
+                {"op": "Convolution", "name": "conv", "attrs": {"kernel": "(3, 3)"}, "inputs": [[0, 0, 0]]},
+                {"op": op, "name": "last", "attrs": attributes, "inputs": [[1, 0, 0]]},
+            ],
+            "arg_nodes": [0],
+        }
+    ).encode()
+
+
 def joblib_objects(inner: bytes) -> bytes:
     """A pickle with an array of objects as joblib writes it: another pickle right behind the wrapper."""
     wrapper = named("joblib.numpy_pickle", "NumpyArrayWrapper")[:-1]
@@ -188,6 +203,11 @@ def legacy(*pickles: bytes) -> bytes:
 
 
 DANGEROUS: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
+    "a name of Python's under a module of Keras": (
+        "m.keras",
+        lambda: keras({"module": "keras.ops", "class_name": "function", "config": "exec", "registered_name": "function"}),
+    ),
+    "a library that a graph of MXNet names": ("net-symbol.json", lambda: mxnet({"library": "../libevil.so"})),
     "a frame that ends within an opcode": ("m.pkl", lambda: b"\x80\x05\x95" + struct.pack("<Q", 3) + b"\x8c\x14" + b"A" * 20 + b"."),
     "a pickle in an archive's comment": ("m.zip", lambda: commented(CALL)),
     "a frame in a frame": ("m.pkl", lambda: b"\x80\x05\x95" + struct.pack("<Q", 13) + b"N\x95" + struct.pack("<Q", 2) + b"00N."),
@@ -344,6 +364,8 @@ DANGEROUS: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
 """What must be called dangerous."""
 
 UNKNOWN: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
+    "an operator of the author's for MXNet": ("net-symbol.json", lambda: mxnet({"op_type": "mine"})),
+    "code in base64": ("config.json", lambda: json.dumps({"notes": base64.b64encode(b"__import__('os').getcwd()").decode()}).encode()),
     "a class of Keras that its author registered": (
         "m.keras",
         lambda: keras({"class_name": "Dense", "registered_name": "custom_package.Dense", "config": {}}),
@@ -447,6 +469,7 @@ HARMLESS: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
         "README.md",
         lambda: b"# A model\n\n```bash\ncurl https://example.org/m.sh | sh\npython -c 'import m'\n```\n",
     ),
+    "an ordinary graph of MXNet": ("net-symbol.json", lambda: mxnet({"num_filter": "8"})),
     "a zip with a remark": ("m.zip", lambda: commented("Trained on 2024-01-01\r\nfür alle".encode())),
     "random bytes": ("weights.bin", lambda: bytes((index * 7919 + index // 251) % 256 for index in range(100_000))),
 }

@@ -1,7 +1,10 @@
-"""Code in texts that should have none: Python, shell and script tags in metadata and configurations."""
+"""Code in texts that should have none: Python, shell and script tags in metadata and configurations, in base64 too."""
 
 import re
+from itertools import islice
 from typing import Final
+
+from tensorkeep.scanning.embedded import from_base64
 
 _PATTERNS: Final = tuple(
     (re.compile(pattern), what)
@@ -24,12 +27,25 @@ _PATTERNS: Final = tuple(
 _CALLBACK: Final = re.compile(r"(?i)callback|webhook|exfil|download_url|remote_url|payload")
 _URL: Final = re.compile(r"(?i)^\s*(?:https?|ftp)://")
 _LONGEST: Final = 1 << 20
+_BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{20,8192}={0,2}")
+_MOST_TOKENS: Final = 1_000
 
 
 def code_in(text: str) -> tuple[str, str] | None:
     """The first code in a text: what kind, and the place itself."""
+    text = text[:_LONGEST]
+    if (found := _spelled_out(text)) is not None:
+        return found
+    for token in islice(_BASE64.finditer(text), _MOST_TOKENS):
+        data = from_base64(token[0]) or b""
+        if data.isascii() and (found := _spelled_out(data.decode("ascii"))) is not None:
+            return f"{found[0]}, in base64", found[1]
+    return None
+
+
+def _spelled_out(text: str) -> tuple[str, str] | None:
     for pattern, what in _PATTERNS:
-        if found := pattern.search(text[:_LONGEST]):
+        if found := pattern.search(text):
             return what, text[max(0, found.start() - 10) : found.end() + 30].strip()
     return None
 

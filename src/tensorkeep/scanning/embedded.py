@@ -26,7 +26,7 @@ def embedded(text: str) -> Iterator[tuple[str, bytes]]:
     for number, found in enumerate(_BASE64.finditer(text)):
         if number >= _MOST_TOKENS:
             break
-        data = _from_base64(found[0])
+        data = from_base64(found[0])
         if data is not None and (data := inflated(data)) and LOOKS.match(data):
             yield "base64", data
     for number, found in enumerate(_HEX.finditer(text)):
@@ -56,7 +56,8 @@ def inflated(data: bytes) -> bytes:
         return data
 
 
-def _from_base64(token: str) -> bytes | None:
+def from_base64(token: str) -> bytes | None:
+    """What a token of either alphabet encodes, its padding there or not; None for nothing."""
     token = token.rstrip("=").replace("-", "+").replace("_", "/")
     token = token[: len(token) - (len(token) % 4 == 1)]
     try:

@@ -125,7 +125,9 @@ def _module(module: str, name: str, config: Any, place: str, look: Look) -> None
     if parts and parts[0] in _TOPS:
         inner = {*parts[1:], *name.split(".")}
         ordinary = len(parts) == 1 or (parts[1] in _ORDINARY and parts[1:3] != ["legacy", "saving"])
-        if ordinary and name.isidentifier() and not inner & _OTHERS:
+        if name == "function" and isinstance(config, str):
+            inner |= {*config.split(".")}
+        if ordinary and name.isidentifier() and not inner & {*_OTHERS, *_DANGEROUS}:
             return
         look.found("dangerous", place, f"would import {full}, which is no part of a model", "keras-module")
     elif module == "builtins":

@@ -20,7 +20,7 @@ _MOST_BYTES: Final = 64 << 20
 _MOST_LINES: Final = 20_000  # of YAML that are looked at one by one
 _SOURCES: Final = frozenset({".py", ".pyw", ".pyi"})
 _YAMLS: Final = frozenset({".yaml", ".yml"})
-_CONFIGS: Final = re.compile(r"(?i)config|manifest|metadata|index|settings|params|\.jsonl?$|\.ya?ml$")
+_CONFIGS: Final = re.compile(r"(?i)config|manifest|metadata|index|settings|params|-symbol\.json$|\.jsonl?$|\.ya?ml$")
 _BIG_LISTS: Final = re.compile(r"(?i)tokenizer\.json$|vocab|merges|added_tokens")
 _PYTHON_TAG: Final = re.compile(r"!!python/([\w/]+):?([\w.]*)|tag:yaml\.org,2002:python/([\w/]+)")
 _PLAIN_TAGS: Final = frozenset({"tuple", "none", "bool", "str", "unicode", "int", "long", "float", "complex", "list", "dict", "bytes"})
@@ -32,6 +32,7 @@ _TARGETS: Final = frozenset(
     }
 )
 """Packages of models whose classes their configurations name."""
+_LIBRARY: Final = re.compile(r"\.(?:so|dll|dylib)(?:\.\d+)*\Z", re.IGNORECASE)
 _PLACEHOLDER: Final = re.compile(r"//(?:GDA|Array)?Placeholder:(\S{1,300})")
 
 
@@ -103,6 +104,8 @@ def judge_document(document: Any, thing: Thing, look: Look, *, where: str = "") 
             keras.judge(value, where + path, thing, look)
             skops.judge(value, where + path, thing, look)
             _names(value, where + path, thing, look)
+            if isinstance(value.get("op"), str) and isinstance(value.get("inputs"), list):
+                _operator(value, where + path, thing, look)
         elif isinstance(value, str) and len(value) > 3:
             if key in ("chat_template", "template") or key.endswith("chat_template"):
                 templates.judge(value, thing, where + path, look)
@@ -169,6 +172,16 @@ def _parts_of_pipeline(node: dict[str, Any], place: str, look: Look) -> None:
             look.found("unknown", place, f"with trust_remote_code=True it would import {value[0]}.py for {value[1]}", "remote-code")
         elif severity(*value) == "dangerous":
             look.found("dangerous", place, f"would import {'.'.join(value)} for {key}", "config-target")
+
+
+def _operator(node: dict[str, Any], path: str, thing: Thing, look: Look) -> None:
+    """What a node of an MXNet graph runs that is no operator of MXNet's own, and the libraries that it names."""
+    attributes: dict[str, Any] = next((node[key] for key in ("attrs", "attr", "param") if isinstance(node.get(key), dict)), {})
+    if node["op"] == "Custom":
+        look.found("unknown", thing.at(path), f"the operator {attributes.get('op_type')!r}, which is code of the author's", "mxnet-custom")
+    for key, value in attributes.items():
+        if isinstance(value, str) and _LIBRARY.search(value):
+            look.found("dangerous", thing.at(f"{path}.{key}"), f"names a library to load: {value!r}", "mxnet-library")
 
 
 def _target(target: str, place: str, look: Look) -> None:
