@@ -125,6 +125,9 @@ def test_a_conflict_on_a_create_is_tried_again(proxy: Proxy) -> None:
     proxy.fail_each("409", once=False, of=lambda request: request.method == "PUT")
     with pytest.raises(UnsureError):
         backend.create("checkpoints/2.json", view(b"mine"))
+    proxy.fail_each("409", of=lambda request: request.method == "PUT")
+    fresh().create("checkpoints/1.json", view(b"mine"))  # nor is it taken for a bucket that overwrites
+    assert fresh().now() > 0
 
 
 @pytest.mark.parametrize("fault", ["503", "lost"])

@@ -137,17 +137,7 @@ class BucketBackend:
     def create(self, key: str, data: Iterable[memoryview], *, durable: bool = True) -> None:
         path, whole = self._path(key), b"".join(data)
         self.prove()
-        for attempt in range(self._patience.tries):
-            try:
-                self._put(key, path, whole, mode="create")
-                return
-            except FileExistsError:
-                # The server may mean another request that is under way, and that may yet fail.
-                with suppress(FileNotFoundError):
-                    self.stat(key)
-                    raise
-            self._pause(attempt)
-        raise unsure(errno.EAGAIN, "the server says that it exists, and that there is none", self._named(key))
+        self._put_new(key, path, whole)
 
     def replace(self, key: str, data: Iterable[memoryview], *, old: bytes) -> None:
         try:
@@ -161,6 +151,19 @@ class BucketBackend:
         # If-Match. Measured: localbucket 1.2 knows no such condition, and takes it for none; then only the look above guards.
         named = {name: meta[name] for name in ("e_tag", "version") if meta.get(name)}
         self._put(key, self._path(key), b"".join(data), mode=named or "overwrite")
+
+    def _put_new(self, key: str, path: str, whole: bytes) -> None:
+        for attempt in range(self._patience.tries):
+            try:
+                self._put(key, path, whole, mode="create")
+                return
+            except FileExistsError:
+                # The server may mean another request that is under way, and that may yet fail.
+                with suppress(FileNotFoundError):
+                    self.stat(key)
+                    raise
+            self._pause(attempt)
+        raise unsure(errno.EAGAIN, "the server says that it exists, and that there is none", self._named(key))
 
     def _put(self, key: str, path: str, whole: bytes, *, mode: str | dict[str, str]) -> None:
         """One small object. To send it again does no harm: it makes the same object, or is refused."""
@@ -274,7 +277,7 @@ class BucketBackend:
         key = f"{_PROBE}{secrets.token_hex(8)}"
         path = self._path(key)
         try:
-            self._put(key, path, b"first", mode="create")
+            self._put_new(key, path, b"first")
         except FileExistsError:
             pass  # 64 random bits: it is our own, and the first answer was lost
         except OSError as error:

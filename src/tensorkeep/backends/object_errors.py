@@ -65,7 +65,7 @@ def _number(status: int, text: str) -> int:
         return errno.EREMOTEIO if hasattr(errno, "EREMOTEIO") else errno.EAGAIN
     if status in (301, 307, 400):
         return errno.EINVAL
-    if "timed out" in text or "timeout" in text.lower():
+    if "timed out" in text or "timeout" in text.lower().replace("retry_timeout", ""):  # which stands in all of them
         return errno.ETIMEDOUT
     if any(word in text for word in ("connect", "reset", "body", "decod", "sending request", "closed")):
         return errno.ECONNRESET
