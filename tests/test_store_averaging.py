@@ -73,3 +73,26 @@ def test_what_overflows_vanishes_or_is_no_number_has_a_mean_too(tmp_path: Path) 
         assert store.average()["c"][0] == 1.7e308j
         store.save({"w": np.array([odd_nan, -0.0])}, step=9, wait=True)
         assert_same_bits(store.average(last=1), store.load())
+
+
+@pytest.mark.parametrize("name", [None, "mean.safetensors"])
+def test_what_a_run_removes_meanwhile_is_not_in_the_average(tmp_path: Path, name: str | None) -> None:
+    """Another process saves, removes and collects while the tensors are read: the average is that of what is there then."""
+    other = tk.Store(tmp_path / "run")
+    arrays = np.random.default_rng(0).standard_normal((3, 300_000))
+    for step, array in enumerate(arrays):
+        other.save({"w": array, "v": -array}, step=step, wait=True)
+
+    def go_on(_: str) -> bool:  # asked after all were opened, and before one is read
+        if 0 in other.steps():
+            other.delete(0)
+            other.gc()
+        return True
+
+    path = None if name is None else tmp_path / name
+    found = tk.Store(tmp_path / "run").average(path=path, only=go_on)
+    if path is not None:
+        found = tk.load(path)
+    mean = (arrays[1] + arrays[2]) / 2
+    assert other.steps() == [1, 2]
+    assert_same_bits(found, {"w": mean, "v": -mean})

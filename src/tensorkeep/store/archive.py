@@ -8,11 +8,13 @@ from typing import Any, Unpack
 
 from tensorkeep.backends.choosing import open_backend
 from tensorkeep.contents import Contents
+from tensorkeep.errors import CheckpointGone
 from tensorkeep.limits import Limits, limits_of
 from tensorkeep.loading import Options, check_options, load_contents
 from tensorkeep.progress import Progress
 from tensorkeep.selection import Only
 from tensorkeep.store import averaging, copying, verifying
+from tensorkeep.store.catalog import LOOKS
 from tensorkeep.store.checkpoints import Checkpoints
 from tensorkeep.store.copying import Copied
 from tensorkeep.store.export import Exported, export, write_model_file
@@ -188,13 +190,21 @@ class Archive(Checkpoints, ABC):
         self._settle()
         if path is not None and (others := options.keys() - {"only", "progress"}):
             raise TypeError(f"average(path=) writes a file: {min(others)}= is for the state that it gives without path=")
+        for left in reversed(range(LOOKS)):
+            try:
+                return self._average(last, None if path is None else os.fsdecode(path), bounds, options)
+            except CheckpointGone:
+                if not left:
+                    raise  # else, where another process saves and removes, there are newer ones
+        raise AssertionError("the last look returns or raises")
+
+    def _average(self, last: int, path: str | None, limits: Limits, options: Options) -> Any:
         contents: Contents
-        with averaging.average(self._catalog, last, limits=bounds) as contents:
+        with averaging.average(self._catalog, last, limits=limits) as contents:
             if path is None:
                 return load_contents(contents, limits=limits, **options)
-            return write_model_file(
-                contents, os.fsdecode(path), only=options.get("only"), dtype=None, limits=bounds, progress=options.get("progress")
-            )
+            only, progress = options.get("only"), options.get("progress")
+            return write_model_file(contents, path, only=only, dtype=None, limits=limits, progress=progress)
 
     def copy(
         self,
