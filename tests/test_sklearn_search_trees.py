@@ -172,7 +172,9 @@ def test_what_cannot_be_filled_is_refused() -> None:
     points = np.random.default_rng(0).normal(size=(20, 3))
     plain, weighted = neighbors.KDTree(points), neighbors.KDTree(points, sample_weight=np.ones(20))
     decision = pytest.importorskip("sklearn.tree").DecisionTreeRegressor().fit(points, points[:, 0]).tree_
-    for one, other in ((plain, weighted), (weighted, plain), (decision, decision)):
+    loss = pytest.importorskip("sklearn._loss._loss").CyPinballLoss
+    tk.loads(tk.dumps(loss(0.3)), into=loss(0.3))
+    for one, other in ((plain, weighted), (weighted, plain), (decision, decision), (loss(0.3), loss(0.7))):
         with pytest.raises(tk.MismatchError, match="Nothing was changed"):
             tk.loads(tk.dumps(one), into=other)
 

@@ -40,6 +40,8 @@ def obstacle(obj: Any, state: Mapping[str, Any]) -> str:
         return "a Tree by itself"
     if part.startswith(("KDTree", "BallTree")) and searching.is_weighted(obj) != (state.get("sample_weight") is not None):
         return f"a {part} {'with' if searching.is_weighted(obj) else 'without'} weights"
+    if part in names.LOSSES and _take_loss(obj)["arguments"] != state.get("arguments"):
+        return f"a {part} of other numbers"
     return ""
 
 
