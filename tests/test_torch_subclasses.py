@@ -300,6 +300,22 @@ assert torch.equal(tk.loads(data)["shard"], whole)
 target, model = distributed(torch.zeros(4, 2), Shard(0)), linear(distributed(torch.zeros(4, 2), Replicate()))
 state = tk.loads(data, into={"model": model, "shard": target})
 assert state["shard"] is target and torch.equal(target.to_local(), whole) and torch.equal(model.weight.to_local(), whole)
+
+def step(model, optimizer):
+    optimizer.zero_grad()
+    (model.weight**2).sum().backward()
+    optimizer.step()
+
+model = linear(shard)
+optimizer = torch.optim.AdamW([model.weight])
+step(model, optimizer)
+data = tk.dumps({"model": model, "optimizer": optimizer})
+step(model, optimizer)
+other = linear(distributed(torch.zeros(4, 2), Replicate()))
+its = torch.optim.AdamW([other.weight])
+tk.loads(data, into={"model": other, "optimizer": its})
+step(other, its)
+assert torch.equal(model.weight.to_local(), other.weight.to_local())
 dist.destroy_process_group()
 
 dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
@@ -318,7 +334,8 @@ print("done")
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch has no torch.distributed")
 def test_distributed_tensors_of_which_this_process_has_all() -> None:
-    """They are kept and filled as the tensors they are; of one that others have parts of, an error says how to gather it."""
+    """They are kept and filled as the tensors they are, and an optimizer goes on; of one that others have parts of, an error says how to
+    gather it."""
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", DISTRIBUTED], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "done", done.stderr[-2000:]
 

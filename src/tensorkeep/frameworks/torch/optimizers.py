@@ -10,6 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from tensorkeep import dtypes
 from tensorkeep.frameworks.stateful import merged, of_another_class, plan_by_itself
+from tensorkeep.frameworks.torch.composed import is_distributed
 from tensorkeep.frameworks.torch.tensors import DTYPE_OF, TORCH_OF, converted
 from tensorkeep.matching import Copy, Matcher, Result, Step, live
 from tensorkeep.selection import LEFT_OUT
@@ -191,13 +192,21 @@ class _Planning:
         wanted = DTYPE_OF.get(parameter.dtype)
         like_it = self.is_torchs and name in _AS_THE_PARAMETER and isinstance(found, LazyTensor) and not is_lazy(parameter)
         if not like_it or wanted is None or found.dtype.name == wanted.name:
-            return merged(found, own, self.matcher)
+            value = merged(found, own, self.matcher)
+            return cache(lambda: _placed_as(parameter, value())) if like_it and is_distributed(type(parameter)) else value
         possible = dtypes.castable(found.dtype, wanted)
         if not (possible and self.matcher.cast):
             hint = "cast=True converts it" if possible else "cast=True does not convert these"
             self.matcher.problem("dtype", path, str(found.dtype), str(wanted), hint)
             return partial(live, own)
-        return cache(partial(converted, found, wanted, path, self.matcher))
+        return cache(lambda: _placed_as(parameter, converted(found, wanted, path, self.matcher)))
+
+
+def _placed_as(parameter: Any, tensor: Any) -> Any:
+    """A tensor, of which this process has all, as a DTensor where the parameter is one: PyTorch steps with no others."""
+    if not is_distributed(type(parameter)) or not isinstance(tensor, torch.Tensor):
+        return tensor
+    return type(parameter).from_local(tensor.to(parameter.device), parameter.device_mesh, parameter.placements)
 
 
 def _stays(tensor: Any, parameter: Any, name: Any) -> bool:
