@@ -287,6 +287,17 @@ def test_a_file_of_ours_is_clean(tmp_path: Path) -> None:
     assert tk.scan(tmp_path / "m.safetensors").clean
 
 
+def test_a_model_file_with_another_structure_is_never_clean() -> None:
+    """Neither where it breaks the format, nor where it is another than was written; and code in its metadata is told."""
+    raw = tk.dumps({"w": np.ones(3), "epoch": 3})
+    for find, put in ((b"epoch", b"epock"), (b'\\"dict\\"', b'\\"dick\\"')):
+        assert raw.count(find) == 1
+        scan = tk.scan(io.BytesIO(raw.replace(find, put)))
+        assert not scan.complete and not scan.findings
+    told = tk.dumps({"w": np.ones(3)}, metadata={"hooks": ["import os; os.getcwd()"]})
+    assert {finding.severity for finding in tk.scan(io.BytesIO(told)).findings} == {"unknown"}
+
+
 def test_a_folder_is_walked_and_links_are_told(tmp_path: Path) -> None:
     """Every file, below folders too; a link out is a finding and is not followed; sources count beside a configuration only."""
     (tmp_path / "model" / "sub").mkdir(parents=True)

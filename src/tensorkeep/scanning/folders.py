@@ -1,44 +1,58 @@
 """Folders: every file in one is looked at; links are told, not followed."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
-from tensorkeep.backends.files import Surroundings
+from tensorkeep.backends.files import File, Surroundings
 from tensorkeep.backends.inside import Folder
 from tensorkeep.errors import FormatError, MissingExtraError, TensorkeepError
 from tensorkeep.formats import partial, table
 from tensorkeep.formats.peek import NotThere, Peek
 from tensorkeep.limits import Limits
+from tensorkeep.scanning import safetensors
 from tensorkeep.scanning.look import Look, Thing
 from tensorkeep.scanning.names import leads_out
 from tensorkeep.scanning.walk import MODELS, look_at
 from tensorkeep.wire.budget import Budget
 from tensorkeep.wire.extent import Opened
 
+ReadOwn = Callable[[File, Limits], object]
+"""What reads a file of ours: it lives in a storey above."""
+
 _HIDDEN: Final = (".git/", ".hg/", ".svn/", "__pycache__/", ".cache/")
 _SOURCES: Final = (".py", ".pyi", ".ipynb")
 _CONFIGS: Final = ("config.json", "model_index.json", "tokenizer_config.json", "preprocessor_config.json", "MANIFEST.json")
 
 
-def scan_file(opened: Opened, *, limits: Limits, folder: Surroundings | None = None) -> Look:
-    """Look at one file, which may lie in a folder."""
+def scan_file(opened: Opened, *, limits: Limits, folder: Surroundings | None = None, own: ReadOwn) -> Look:
+    """Look at one file, which may lie in a folder.
+
+    Args:
+        opened: the file.
+        limits: bounds on what it may ask for.
+        folder: where it lies.
+        own: reads a model file, or another of safetensors, and raises if it breaks its format.
+    """
     file = opened.file
     look = Look(file.name, limits=limits, budget=Budget(file.name, file.nbytes, limits), inside=look_at, folder=folder)
-    look.inside(Thing(opened.whole(), "", file.name.replace("\\", "/").rpartition("/")[2]))
-    if look.clean and (why := _why_unread(opened, limits, folder)):
+    thing = Thing(opened.whole(), "", file.name.replace("\\", "/").rpartition("/")[2])
+    look.inside(thing)
+    if look.clean and (why := _why_unread(opened, limits, folder, own if safetensors.recognizes(thing) else None)):
         look.stopped("", why)
     return look
 
 
-def _why_unread(opened: Opened, limits: Limits, folder: Surroundings | None) -> str:
+def _why_unread(opened: Opened, limits: Limits, folder: Surroundings | None, own: ReadOwn | None) -> str:
     """Why a file cannot be read as what it is: cut short, damaged. What stands behind the place where a reader stops, nobody has seen."""
     peek = Peek(opened.file.name, opened.whole(), folder, limits=limits)
     called = os.path.splitext(opened.file.name)[1].lower() in MODELS
     if called and not opened.file.nbytes:
         return "it is empty"
     try:
-        if (reader := table.find(peek)) is not None:
+        if own is not None:
+            own(opened.file, limits)
+        elif (reader := table.find(peek)) is not None:
             reader.read(peek)
         elif called and (error := partial.explain(peek)) is not None:
             return error.problem
@@ -53,12 +67,12 @@ def _why_unread(opened: Opened, limits: Limits, folder: Surroundings | None) -> 
     return ""
 
 
-def scan_folder(folder: Folder, *, limits: Limits) -> Iterator[tuple[int, int, Look]]:
+def scan_folder(folder: Folder, *, limits: Limits, own: ReadOwn) -> Iterator[tuple[int, int, Look]]:
     """Look at every file below a folder: the size of each, about that of all together, and what was seen."""
     names = _looked_at(folder.files())
     whole = sum(map(folder.nbytes_of, names))
     for name in names:
-        nbytes, look = _in_folder(folder, name, limits)
+        nbytes, look = _in_folder(folder, name, limits, own)
         yield nbytes, whole, look
 
 
@@ -73,7 +87,7 @@ def _beside(name: str, configured: set[str]) -> bool:
     return not name.endswith(".ipynb") and any(name.startswith(f"{folder}/" if folder else "") for folder in configured)
 
 
-def _in_folder(folder: Folder, name: str, limits: Limits) -> tuple[int, Look]:
+def _in_folder(folder: Folder, name: str, limits: Limits, own: ReadOwn) -> tuple[int, Look]:
     look = Look(f"{folder.name.rstrip('/')}/{name}", limits=limits, budget=Budget(name, 0, limits), inside=look_at)
     try:
         opened = Opened(folder.open(name))
@@ -86,7 +100,7 @@ def _in_folder(folder: Folder, name: str, limits: Limits) -> tuple[int, Look]:
             look.stopped("", str(getattr(error, "problem", error)))
         return 0, look
     try:
-        look = scan_file(opened, limits=limits, folder=Folder(look.file.rpartition("/")[0]))
+        look = scan_file(opened, limits=limits, folder=Folder(look.file.rpartition("/")[0]), own=own)
         return opened.file.nbytes, look
     finally:
         opened.close()

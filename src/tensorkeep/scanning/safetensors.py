@@ -8,8 +8,9 @@ from tensorkeep.container import parse_header
 from tensorkeep.errors import FormatError
 from tensorkeep.scanning.jsons import crowded
 from tensorkeep.scanning.look import Look, Thing
-from tensorkeep.scanning.texts import judge_text
+from tensorkeep.scanning.texts import judge_text, walk
 
+_OWN: Final = "tensorkeep"  # the entry of the metadata that holds a model file's own document
 _LENGTH_BYTES: Final = 8
 _MOST_BYTES: Final = 100_000_000
 
@@ -40,7 +41,9 @@ def scan(thing: Thing, look: Look) -> None:
     metadata = header.get("__metadata__") if isinstance(header, dict) else None
     if isinstance(metadata, dict):
         for key, value in metadata.items():
-            if isinstance(value, str) and key != "tensorkeep":
+            if isinstance(value, str) and key == _OWN:
+                _document(value, thing, look)
+            elif isinstance(value, str):
                 judge_text(key, value, f"__metadata__ {key}", thing, look)
     ends = [
         entry["data_offsets"][1]
@@ -58,6 +61,19 @@ def scan(thing: Thing, look: Look) -> None:
             parse_header(raw, thing.extent.nbytes, file=look.file, limits=look.limits)
         except FormatError as error:  # another reader may see another file in it
             look.stopped(thing.place, error.problem)
+
+
+def _document(text: str, thing: Thing, look: Look) -> None:
+    """Our own: metadata that are no texts alone are judged as those beside it."""
+    try:
+        document = msgspec.json.decode(text)
+    except (ValueError, RecursionError):  # whoever reads it tells
+        return
+    if not isinstance(document, dict):
+        return
+    for path, key, value in walk(document.get("metadata")):
+        if isinstance(value, str):
+            judge_text(key, value, f"metadata {path}", thing, look)
 
 
 def _pair(value: object) -> bool:

@@ -10,11 +10,12 @@ from os import PathLike
 from typing import Any, BinaryIO, Final
 
 from tensorkeep.backends import local, object_store
-from tensorkeep.backends.files import MemoryFile
+from tensorkeep.backends.files import File, MemoryFile
 from tensorkeep.backends.inside import Folder
-from tensorkeep.contents import Finding
+from tensorkeep.contents import Contents, Finding
 from tensorkeep.errors import FormatError
 from tensorkeep.limits import Limits, limits_of
+from tensorkeep.modelfile.read import read_contents
 from tensorkeep.opening import store_of
 from tensorkeep.progress import Progress
 from tensorkeep.scanning.folders import scan_file, scan_folder
@@ -106,31 +107,35 @@ def _looks(path: Any, limits: Limits) -> Iterator[tuple[int, int, Look]]:
         data = path.read()
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"{path!r}.read() gave {type(data).__name__}, bytes are wanted")
-        yield len(data), len(data), scan_file(Opened(MemoryFile(memoryview(data), _name(path)), mmap=False), limits=limits)
+        yield len(data), len(data), scan_file(Opened(MemoryFile(memoryview(data), _name(path)), mmap=False), limits=limits, own=_read)
         return
     name = object_store.local_name(os.fsdecode(path))
     if object_store.scheme_of(name):
         remote = Opened(object_store.open_url(name), mmap=False)
-        yield remote.file.nbytes, remote.file.nbytes, scan_file(remote, limits=limits)
+        yield remote.file.nbytes, remote.file.nbytes, scan_file(remote, limits=limits, own=_read)
     elif local.is_stream(name):
         data = memoryview(local.read_stream(name, limit=limits.expanded_bytes))  # it may have no end
-        yield data.nbytes, data.nbytes, scan_file(Opened(MemoryFile(data, name), mmap=False), limits=limits)
+        yield data.nbytes, data.nbytes, scan_file(Opened(MemoryFile(data, name), mmap=False), limits=limits, own=_read)
     elif (kind := local.kind_of(name)) == "folder" or (kind == "missing" and store_of(name) is not None):
         name = name if kind == "folder" else name.rpartition("@")[0]  # checkpoints share their files
         try:
-            yield from scan_folder(Folder(name), limits=limits)
+            yield from scan_folder(Folder(name), limits=limits, own=_read)
         except FormatError as error:  # more files than any model has
             yield 0, 0, _unread(name, error, limits)
     else:
         opened = Opened(local.ReadFile(name))
         try:
-            yield opened.file.nbytes, opened.file.nbytes, scan_file(opened, limits=limits, folder=Folder(os.path.dirname(name)))
+            yield opened.file.nbytes, opened.file.nbytes, scan_file(opened, limits=limits, folder=Folder(os.path.dirname(name)), own=_read)
         finally:
             opened.close()
 
 
+def _read(file: File, limits: Limits) -> Contents:
+    return read_contents(file, verify=False, mmap=False, limits=limits)
+
+
 def _unread(name: str, error: FormatError, limits: Limits) -> Look:
-    look = scan_file(Opened(MemoryFile(memoryview(b""), name), mmap=False), limits=limits)
+    look = scan_file(Opened(MemoryFile(memoryview(b""), name), mmap=False), limits=limits, own=_read)
     look.stopped("", error.problem)
     return look
 
