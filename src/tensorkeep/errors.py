@@ -23,7 +23,9 @@ Facts are attributes; the class makes the sentence, so every room says it alike.
 
 import codecs
 import errno
+import sys
 import time as clock
+import warnings
 from collections.abc import Sequence
 from typing import Final
 
@@ -36,6 +38,7 @@ EXIT_FINDING: Final = 3
 CUT_SHORT: Final = "It may have been cut short on its way."
 """The hint of a refusal for want of bytes."""
 _LONGEST: Final = 300  # characters of a name in a message
+_BETWEEN: Final = (f"{__package__}.", "contextlib.")  # modules between a warning and whoever called
 
 
 def escaped(text: object) -> str:
@@ -333,3 +336,15 @@ class TensorkeepWarning(UserWarning):
     def __init__(self, message: str, *, report: object = None) -> None:
         self.report = report
         super().__init__(message)
+
+
+def warn(warning: Warning) -> None:
+    """Give a warning, at the line that called tensorkeep: it is the one that can be changed, and Python tells each once.
+
+    Args:
+        warning: what to say; `warnings.simplefilter("error")` raises it.
+    """
+    frame, level = sys._getframe(1), 2  # as `warnings` counts
+    while frame.f_back is not None and f"{frame.f_globals.get('__name__')}.".startswith(_BETWEEN):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(warning, stacklevel=level)

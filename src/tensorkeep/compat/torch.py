@@ -6,14 +6,13 @@ Nothing in it is run.
 """
 
 import pickle
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
 from typing import Any, BinaryIO, Final
 
 import torch
 
-from tensorkeep.errors import FormatError, TensorkeepWarning, UnsupportedError, shown
+from tensorkeep.errors import FormatError, TensorkeepWarning, UnsupportedError, shown, warn
 from tensorkeep.loading import load_contents
 from tensorkeep.opening import open_contents
 from tensorkeep.tree import Stub
@@ -57,7 +56,7 @@ def save(
     _refuse_pickles(pickle_module)
     if any(isinstance(part, torch.nn.Module) for part in _parts(obj)):
         told = "a module is kept as its state_dict(), and comes back as that: model.load_state_dict(load(...))"
-        warnings.warn(TensorkeepWarning(told), stacklevel=2)
+        warn(TensorkeepWarning(told))
     save_by_any_name(obj, f)
 
 

@@ -4,13 +4,12 @@ Every object is turned, by its adapter, into containers, plain values and tensor
 become one; each place of a target keeps its own object of them. Values that no adapter knows pass through: structure keeps or refuses them.
 """
 
-import warnings
 from collections import Counter, OrderedDict, defaultdict, deque
 from typing import Any, Final, cast
 
 import numpy as np
 
-from tensorkeep.errors import TensorkeepWarning, UnsupportedError
+from tensorkeep.errors import TensorkeepWarning, UnsupportedError, warn
 from tensorkeep.frameworks import table
 from tensorkeep.frameworks.numpy import LiveArray
 from tensorkeep.frameworks.protocols import Adapter
@@ -171,10 +170,7 @@ class _Capture:
     def warn_of_overlaps(self) -> None:
         """Say once if tensors share memory without being the same: each is stored whole."""
         if self.by_address and _overlap(self.by_address):
-            warnings.warn(
-                TensorkeepWarning("some tensors are overlapping views of one memory; each is stored by itself, and they come back apart"),
-                stacklevel=5,
-            )
+            warn(TensorkeepWarning("some tensors are overlapping views of one memory; each is stored by itself, and they come back apart"))
 
 
 def _overlap(by_address: dict[int, LazyTensor | list[LazyTensor]]) -> bool:

@@ -1,11 +1,10 @@
 """Cautions: what a load has to say of the frameworks on both sides, though nothing disagrees."""
 
-import warnings
 from collections.abc import Sequence
 from typing import Final
 
 from tensorkeep.contents import Contents
-from tensorkeep.errors import TensorkeepWarning, escaped, shown
+from tensorkeep.errors import TensorkeepWarning, escaped, shown, warn
 from tensorkeep.frameworks import versions
 from tensorkeep.matching import Copy, Matcher
 from tensorkeep.transposing import left_square
@@ -29,14 +28,14 @@ def warn_of_what_fits(matcher: Matcher, file: str, *, as_it_lies: bool) -> None:
             "the shape fits either way. Pass transpose='torch->keras' or 'torch->flax' to turn them, or transpose={} if they lie right"
         )
     if said:
-        warnings.warn(TensorkeepWarning("\n".join(said)), stacklevel=5)
+        warn(TensorkeepWarning("\n".join(said)))
 
 
 def warn_of_versions(tree: Tree, contents: Contents, *, into_models: bool) -> None:
     """Say once what is known to mean something else in the versions that are imported here."""
     if said := versions.cautions(tree, contents, into_models=into_models):
         text = f"{contents.file} was saved with other versions. " + "; ".join(said)
-        warnings.warn(TensorkeepWarning(escaped(text)), stacklevel=4)
+        warn(TensorkeepWarning(escaped(text)))
 
 
 def _may_lie_otherwise(copy: Copy) -> bool:

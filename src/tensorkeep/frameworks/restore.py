@@ -5,7 +5,6 @@ names, shapes and dtypes of the whole load have been checked before the first ch
 """
 
 import dataclasses
-import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -13,7 +12,7 @@ from typing import Any, Final, cast
 
 from tensorkeep import dtypes
 from tensorkeep.contents import Contents, Placed, Placement
-from tensorkeep.errors import FormatError, MismatchError, RestoreInterrupted, TensorkeepError, TensorkeepWarning
+from tensorkeep.errors import FormatError, MismatchError, RestoreInterrupted, TensorkeepError, TensorkeepWarning, warn
 from tensorkeep.frameworks import table
 from tensorkeep.frameworks.capture import capture_target
 from tensorkeep.frameworks.cautions import warn_of_what_fits
@@ -145,7 +144,7 @@ class Builder:
         """Give a warning, unless one of its class was given before."""
         if type(warning) not in self.told:
             self.told.add(type(warning))
-            warnings.warn(warning, stacklevel=8)
+            warn(warning)
 
     def captured(self, node: Captured) -> object:
         making = table.making(node.kind, self.asked, filling=node.extra is not None)
@@ -282,7 +281,7 @@ def _fill(
     if matcher.problems or casts:
         report = dataclasses.replace(_report(matcher, renamed, contents), casts=tuple(casts))
         what = "fits only in part" if matcher.problems else "was converted"
-        warnings.warn(TensorkeepWarning(f"{contents.file} {what}:\n{report}", report=report), stacklevel=5)
+        warn(TensorkeepWarning(f"{contents.file} {what}:\n{report}", report=report))
     return state
 
 

@@ -1,13 +1,12 @@
 """Checkpoints: what a person can do with those that are there. Saving is the other half (store)."""
 
 import dataclasses
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, Final, Unpack, cast
 
 from tensorkeep.backends.keys import Backend
-from tensorkeep.errors import CheckpointGone, CorruptError, FormatError, TensorkeepWarning
+from tensorkeep.errors import CheckpointGone, CorruptError, FormatError, TensorkeepWarning, warn
 from tensorkeep.limits import Limits, limits_of
 from tensorkeep.loading import Options, check_options, load_contents
 from tensorkeep.store import gc, names, retention, tags
@@ -124,7 +123,7 @@ class Checkpoints(ABC):
         if found is None:
             raise wrong[skipped[0][0]]
         said = "\n".join(f"  step {step}: {why}" for step, why in skipped)
-        warnings.warn(TensorkeepWarning(f"{self.name}: resumed from step {found.step}; newer ones are damaged:\n{said}"), stacklevel=2)
+        warn(TensorkeepWarning(f"{self.name}: resumed from step {found.step}; newer ones are damaged:\n{said}"))
         return dataclasses.replace(found, skipped=skipped)
 
     def _newest_intact(

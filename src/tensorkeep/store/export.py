@@ -1,7 +1,6 @@
 """Exporting: a checkpoint, or a part of it, as a model file. Tensors are streamed: memory does not grow with the model."""
 
 import os
-import warnings
 from dataclasses import dataclass
 from os import PathLike
 from typing import Final
@@ -10,7 +9,7 @@ from tensorkeep import dtypes
 from tensorkeep.backends import local, object_store
 from tensorkeep.backends.url_writing import staged
 from tensorkeep.contents import Contents
-from tensorkeep.errors import TensorkeepWarning, shown
+from tensorkeep.errors import TensorkeepWarning, shown, warn
 from tensorkeep.formats import writers
 from tensorkeep.formats.carried import carry
 from tensorkeep.limits import DEFAULT_LIMITS, Limits
@@ -77,7 +76,7 @@ def export(
     target = os.fsdecode(path)
     if other := writers.name_of(target):
         told = f"{shown(target)}: a model file is a safetensors file, and its name says {other}, which `convert` writes: of STORE@REF, too"
-        warnings.warn(TensorkeepWarning(told), stacklevel=3)
+        warn(TensorkeepWarning(told))
 
     def write(known: Known) -> Exported:
         with held(catalog, [known], writer), open_checkpoint(catalog.backend, known, limits=limits) as contents:

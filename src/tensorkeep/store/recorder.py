@@ -11,14 +11,13 @@ import os
 import socket
 import threading
 import time
-import warnings
 from collections.abc import Generator, Mapping
 from contextlib import suppress
 from typing import Final, Literal
 
 from tensorkeep.backends.keys import Backend, UnsureError
 from tensorkeep.chunks import digest
-from tensorkeep.errors import CorruptError, FormatError, StepExists, TensorkeepError, TensorkeepWarning, sized
+from tensorkeep.errors import CorruptError, FormatError, StepExists, TensorkeepError, TensorkeepWarning, sized, warn
 from tensorkeep.limits import DEFAULT_LIMITS
 from tensorkeep.store import gc, names, retention
 from tensorkeep.store import index as indexes
@@ -146,7 +145,7 @@ class Recorder:
             expected = outlook(self.backend.name, plan.nbytes, self.keep, free)
             logging.getLogger("tensorkeep").info("%s", expected)
             if expected.tight:
-                warnings.warn(TensorkeepWarning(str(expected)), stacklevel=4)
+                warn(TensorkeepWarning(str(expected)))
         if free is None or self._newest is not None:  # most of it may be known
             return
         least = plan.nbytes if self.compress == "none" else plan.nbytes // _MOST_GAINED

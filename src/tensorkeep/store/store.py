@@ -4,14 +4,13 @@ import operator
 import os
 import threading
 import time
-import warnings
 from collections.abc import Mapping
 from os import PathLike
 from typing import Any, Final, Literal, Self
 
 from tensorkeep.backends.choosing import open_backend
 from tensorkeep.backends.priority import give_way
-from tensorkeep.errors import StoreBusy, TensorkeepWarning
+from tensorkeep.errors import StoreBusy, TensorkeepWarning, warn
 from tensorkeep.frameworks.capture import capture
 from tensorkeep.frameworks.versions import of_types
 from tensorkeep.limits import Limits, limits_of
@@ -226,7 +225,7 @@ class Store(Archive):
     def _warn(self) -> None:
         if self._recorder.untold:
             said, self._recorder.untold = self._recorder.untold, ""
-            warnings.warn(TensorkeepWarning(said), stacklevel=4)
+            warn(TensorkeepWarning(said))
 
     def _finish_quietly(self) -> None:
         if self._background is not None and os.getpid() == self._pid:

@@ -3,7 +3,6 @@
 import errno
 import io
 import os
-import warnings
 from collections.abc import Mapping
 from os import PathLike
 from typing import Any, BinaryIO, Final, cast
@@ -11,7 +10,7 @@ from typing import Any, BinaryIO, Final, cast
 from tensorkeep.backends import local, object_store
 from tensorkeep.backends.files import MemorySink
 from tensorkeep.backends.url_writing import uploading
-from tensorkeep.errors import TensorkeepWarning, UnsupportedError
+from tensorkeep.errors import TensorkeepWarning, UnsupportedError, warn
 from tensorkeep.frameworks import pretrained
 from tensorkeep.frameworks.capture import capture
 from tensorkeep.frameworks.versions import of_types
@@ -105,7 +104,7 @@ def save(
         suffix = os.path.splitext(shown)[1].lower()
         if suffix in _OTHERS and not (local.is_descriptor(shown) or local.is_stream(shown)):
             told = f"{shown}: a model file is a safetensors file, but others take {suffix} for another format; .safetensors suits it"
-            warnings.warn(TensorkeepWarning(told), stacklevel=2)
+            warn(TensorkeepWarning(told))
     _write(layout, path, durable=durable, overwrite=overwrite, progress=progress)
 
 

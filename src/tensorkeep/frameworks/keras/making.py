@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import keras
 
-from tensorkeep.errors import TensorkeepWarning
+from tensorkeep.errors import TensorkeepWarning, warn
 from tensorkeep.frameworks.keras.names import CONFIG, OPTIMIZER
 from tensorkeep.frameworks.keras.vetting import Refused, Vetting
 from tensorkeep.tensors import LazyTensor
@@ -138,7 +138,7 @@ def _compile(made: Any, config: Any, given: dict[str, Any]) -> None:
         document = vetting.value(config, f"config.{_COMPILED}")
     except Refused as refused:
         text = f"the model was not compiled, and its optimizer's state was left: {refused}"
-        warnings.warn(TensorkeepWarning(text), stacklevel=8)
+        warn(TensorkeepWarning(text))
         return
     try:
         with keras.saving.CustomObjectScope({name: given[name] for name in vetting.used}):

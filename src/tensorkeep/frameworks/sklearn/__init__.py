@@ -6,14 +6,13 @@ Nothing here imports scikit-learn before an object of it is there, or one is ask
 """
 
 import functools
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
 
 from tensorkeep import extras
-from tensorkeep.errors import TensorkeepWarning
+from tensorkeep.errors import TensorkeepWarning, warn
 from tensorkeep.frameworks.sklearn import boosters, names, parts, taking
 from tensorkeep.matching import Matcher, Result, Step
 from tensorkeep.selection import LEFT_OUT
@@ -127,7 +126,7 @@ class _Filling:
         if changed:
             where = f"{self.path}: " if self.path else ""
             text = f"{where}parameters of the {type(self.obj).__qualname__} became those of the file: {'; '.join(changed)}"
-            warnings.warn(TensorkeepWarning(text), stacklevel=5)
+            warn(TensorkeepWarning(text))
 
 
 def _parameters(obj: Any) -> dict[str, Any]:
