@@ -366,6 +366,12 @@ assert sharding["rows"] == one and sharding["columns"] == others["columns"] and 
 assert sharding["keys"].is_equivalent_to(others["keys"], 1) and loaded["everywhere"].addressable_shards[0].data.shape == (16, 3)
 assert pieces.count((64, 6)) == 1, pieces  # the replicated one; one that is to lie whole on one device is taken over as it was read
 assert pieces.count((16, 3)) == 8 and pieces.count((8, 6)) == 8 + 16, pieces
+counted = {"w": state["both"], "count": jnp.zeros((), jnp.int32)}  # which nobody placed
+tk.save(counted, file)
+abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), counted)
+again = jax.jit(lambda state: state["w"] + state["count"])(tk.load(file, into=abstract))
+assert again.sharding.is_equivalent_to(state["both"].sharding, 2)
+tk.save(state, file)
 assert tk.load(file, device="cpu:5")["both"].devices() == {devices[5]}
 assert np.asarray(tk.load(file)["rows"]).tobytes() == values.tobytes()
 """

@@ -128,8 +128,12 @@ def _platform(sharding: Any) -> str:
     return str(next(iter(sharding.device_set)).platform)
 
 
+def _default_device() -> Any:
+    return jax.config.jax_default_device or jax.devices()[0]
+
+
 def _default_platform() -> str:
-    device = jax.config.jax_default_device or jax.devices()[0]
+    device = _default_device()
     return str(getattr(device, "platform", device))
 
 
@@ -171,8 +175,18 @@ def _successor(former: Any, array: Array) -> Any:
 
 
 def _is_committed(array: Any) -> bool:
-    """Whether JAX keeps it where it is; others it may move to where it needs them, and goes on doing so with their successors."""
-    return bool(getattr(array, "committed", getattr(array, "_committed", True)))
+    """Whether JAX keeps it where it is; others it may move to where it needs them, and goes on doing so with their successors.
+
+    An abstract array does not say. One whose sharding is that of an array which nobody placed, such as the step counter of an optimizer, is
+    taken for such a one: bound to the default device, it could not meet arrays that lie on several.
+    """
+    said = getattr(array, "committed", getattr(array, "_committed", None))
+    if said is not None:
+        return bool(said)
+    sharding, device = array.sharding, _default_device()
+    if not isinstance(sharding, jax.sharding.SingleDeviceSharding) or set(sharding.device_set) != {device}:
+        return True
+    return sharding.memory_kind not in (None, device.default_memory().kind)
 
 
 def _weak(array: Any) -> Any:
