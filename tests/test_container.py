@@ -87,14 +87,14 @@ def test_a_file_that_was_cut_short_is_not_taken_for_another_format(low: bytes) -
 
 
 def test_what_the_format_allows_is_read() -> None:
-    """Tensors in any order, unknown fields, trailing spaces, other spellings of JSON, empty tensors, an empty file."""
+    """Tensors in any order, unknown fields, trailing spaces, other spellings of JSON, empty tensors, an empty file, no metadata."""
     text = (
         b'{"b": {"dtype":"U8","shape":[3],"data_offsets":[8,11], "more": 1},\n "\\u0061":{"data_offsets":[0,8],"shape":[2],"dtype":"F32"}}'
     )
     text += b"   "
     loaded = tk.loads(safetensors(None, DATA, text=text))
     assert loaded["a"].tobytes() + loaded["b"].tobytes() == DATA
-    assert tk.loads(safetensors({})) == {}
+    assert tk.loads(safetensors({})) == tk.loads(safetensors(None, text=b'{"__metadata__" : null }')) == {}
     empty = tk.loads(safetensors({"e": {"dtype": "F32", "shape": [0, 4], "data_offsets": [0, 0]}}))
     assert empty["e"].shape == (0, 4)
 

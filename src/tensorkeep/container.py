@@ -172,7 +172,7 @@ def _split(text: "bytes | bytearray", file: str) -> _Head:
         if isinstance(found, msgspec.UnsetType):
             return _Head({}, strictjson.decode(text, dict[str, Entry], deepest=_MAX_NESTING))
         metadata = bytes(found)
-        texts = strictjson.decode(metadata, dict[str, str])
+        texts = {} if metadata == b"null" else strictjson.decode(metadata, dict[str, str])  # null is none, to safetensors too
         return _Head(texts, strictjson.decode(_without_metadata(text, metadata), dict[str, Entry], deepest=_MAX_NESTING))
     except RecursionError:
         raise FormatError(file, "its header is no valid JSON: nested too deeply") from None
