@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, Literal, Self
 
 from tensorkeep.backends import calls, capabilities
@@ -249,7 +250,7 @@ class ReadFile:
             raise
         self.nbytes = status.st_size
 
-    @property
+    @cached_property
     def remote(self) -> bool:
         """Whether it lies on a network file system, where a mapping may fail in the middle of a read. Not, where nobody says."""
         return on_network(self.fd)
