@@ -13,8 +13,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 # Keras takes one backend for the whole process, and TensorFlow unless told otherwise.
 os.environ.setdefault("KERAS_BACKEND", "torch" if importlib.util.find_spec("torch") else "jax")
 
-# Machines that run tests are shared: how long an example takes says nothing.
-settings.register_profile("tensorkeep", deadline=None, suppress_health_check=list(HealthCheck))
+# Machines that run tests are shared: how long an example takes says nothing. The same examples each time, so that what fails is what a
+# change broke; `--hypothesis-profile=explore` takes others.
+settings.register_profile("tensorkeep", deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+settings.register_profile("explore", deadline=None, suppress_health_check=list(HealthCheck))
 settings.load_profile("tensorkeep")
 
 

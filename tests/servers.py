@@ -83,7 +83,7 @@ def _process(command: list[str]) -> Iterator[str]:
         [part.format(port=port) for part in command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         while True:
             with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
                 break
