@@ -24,9 +24,9 @@ from types import ModuleType
 from typing import Any, Final
 from unittest.mock import patch  # to exchange a module's `os`; nothing is imitated
 
-from tensorkeep.backends import durable, folder, hidden, inner_folder, new_file
+from tensorkeep.backends import durable, folder, hidden, inner_folder, new_file, pending
 
-_MODULES: Final = (durable, folder, hidden, inner_folder, new_file)
+_MODULES: Final = (durable, folder, hidden, inner_folder, new_file, pending)
 _MOST_WAYS: Final = 1000  # more are drawn from, not counted up
 _BLOCK: Final = 4096
 

@@ -18,7 +18,7 @@ from tensorkeep.backends.durable import begin_writing, sync
 from tensorkeep.backends.hidden import CLOEXEC, create_hidden, lock
 from tensorkeep.backends.inner_folder import Root
 from tensorkeep.backends.keys import UnsureError
-from tensorkeep.backends.pending import MAX_CALL_BYTES, MAX_VECTORS
+from tensorkeep.backends.pending import MAX_CALL_BYTES, write_whole
 
 # Measured on ext4, 512 MiB in pieces of 4 MiB with 7 ms of work before each: durable in 1.6 to 1.8 s, without it 2.6 to 2.9.
 _EARLY_BYTES: Final = 16 << 20
@@ -197,30 +197,6 @@ class NewFile:
         if fd >= 0:
             with suppress(OSError):
                 os.close(fd)
-
-
-def write_whole(fd: int, offset: int, parts: list[memoryview], lock: threading.Lock) -> None:
-    """Write all parts, one behind the other; `lock` is of the file, for systems that have one position in it for all threads."""
-    while parts:
-        group = parts[:MAX_VECTORS] if capabilities.in_use.positional else parts[:1]
-        if sum(part.nbytes for part in group) > MAX_CALL_BYTES:
-            group = [parts[0][:MAX_CALL_BYTES]]
-        if capabilities.in_use.positional:
-            count = os.pwritev(fd, group, offset)
-        else:
-            with lock:  # one file position for all threads
-                os.lseek(fd, offset, os.SEEK_SET)
-                count = os.write(fd, group[0])
-        if not 0 < count <= sum(part.nbytes for part in group):
-            raise OSError(errno.EIO, f"the system says that it wrote {count:,} bytes")
-        offset += count
-        index = 0
-        while index < len(parts) and count >= parts[index].nbytes:
-            count -= parts[index].nbytes
-            index += 1
-        parts = parts[index:]
-        if count:
-            parts[0] = parts[0][count:]
 
 
 def read_whole(fd: int, offset: int, into: memoryview) -> None:

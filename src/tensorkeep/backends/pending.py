@@ -48,24 +48,29 @@ class PendingFile:
         """
         left = [part if part.format == "B" and part.ndim == 1 else part.cast("B") for part in parts if part.nbytes]
         try:
-            while left:
-                offset, left = self._write(offset, left)
+            write_whole(self.fd, offset, left, self._lock)
         except OSError as error:
             if error.errno is None:  # of a signal's handler
                 raise
             raise explained(error, self) from error
 
-    def _write(self, offset: int, parts: list[memoryview]) -> tuple[int, list[memoryview]]:
-        """One call. A short write is no error: returns where it got to, and what is left."""
+
+def write_whole(fd: int, offset: int, parts: list[memoryview], lock: threading.Lock) -> None:
+    """Write all parts, one behind the other, in as many calls as it takes: a short write is no error.
+
+    Args:
+        lock: of the file, for systems that have one position in it for all threads.
+    """
+    while parts:
         group = parts[:MAX_VECTORS] if capabilities.in_use.positional else parts[:1]
         if sum(part.nbytes for part in group) > MAX_CALL_BYTES:
             group = [parts[0][:MAX_CALL_BYTES]]
         if capabilities.in_use.positional:
-            count = os.pwritev(self.fd, group, offset)
+            count = os.pwritev(fd, group, offset)
         else:
-            with self._lock:  # one file position for all threads
-                os.lseek(self.fd, offset, os.SEEK_SET)
-                count = os.write(self.fd, group[0])
+            with lock:  # one file position for all threads
+                os.lseek(fd, offset, os.SEEK_SET)
+                count = os.write(fd, group[0])
         if not 0 < count <= sum(part.nbytes for part in group):
             raise OSError(errno.EIO, f"the system says that it wrote {count:,} bytes")
         offset += count
@@ -73,10 +78,9 @@ class PendingFile:
         while index < len(parts) and count >= parts[index].nbytes:
             count -= parts[index].nbytes
             index += 1
-        rest = parts[index:]
+        parts = parts[index:]
         if count:
-            rest[0] = rest[0][count:]
-        return offset, rest
+            parts[0] = parts[0][count:]
 
 
 def _create(target: str, old: os.stat_result | None, acl: bytes | None) -> tuple[int, str | None]:

@@ -16,9 +16,10 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from tensorkeep.backends.keys import may_mend, unsure
-from tensorkeep.backends.new_file import read_whole, write_whole
+from tensorkeep.backends.new_file import read_whole
 from tensorkeep.backends.object_errors import obstore_errors, translated
 from tensorkeep.backends.object_places import place_of, refuse_fork
+from tensorkeep.backends.pending import write_whole
 from tensorkeep.backends.uploads import MOST_PARTS, PART_BYTES, Upload
 from tensorkeep.extras import require
 
