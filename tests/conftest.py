@@ -4,6 +4,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,12 @@ os.environ.setdefault("KERAS_BACKEND", "torch" if importlib.util.find_spec("torc
 settings.register_profile("tensorkeep", deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 settings.register_profile("explore", deadline=None, suppress_health_check=list(HealthCheck))
 settings.load_profile("tensorkeep")
+with suppress(ImportError):
+    from hypothesis.internal.conjecture import providers
+
+    if hasattr(providers, "_get_local_constants"):
+        # It draws constants of the code that happens to be imported: of tensorkeep, which imports late, and so of which tests ran before.
+        providers._get_local_constants = lambda: providers._local_constants
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
