@@ -20,6 +20,7 @@ from refusing import Refuses
 from tensorkeep.frameworks.table import ROWS
 from tensorkeep.tensors import LazyTensor
 from tensorkeep.tree import Captured, children
+from warned import warned
 
 ADDED = 2  # elements on a further axis, for a tensor of a wrong shape
 
@@ -181,7 +182,7 @@ def test_strict_false_takes_what_fits_and_warns_with_the_report(example: Example
     assert broken is not None
     with pytest.warns(tk.TensorkeepWarning, match="fits only in part") as caught:
         loaded = tk.loads(broken, into=target, strict=False)
-    report = caught[0].message.report  # type: ignore[union-attr]  # of ours
+    report = warned(caught)[0].message.report  # type: ignore[union-attr]  # of ours
     assert isinstance(report, tk.Report) and report.of("shape") == ["first"]
     assert loaded["first"][0] == 2 and loaded["last"][0] == 1
     assert example.seen(loaded["object"]) == example.seen(around(example, 1)["object"])
@@ -208,7 +209,7 @@ def test_other_dtypes_need_cast_and_are_counted(example: Example) -> None:
     assert seen(example, target) == before
     with pytest.warns(tk.TensorkeepWarning, match="was converted") as told:
         loaded = tk.loads(data, into=target, cast=True)
-    assert len(told[0].message.report.casts) == wide  # type: ignore[union-attr]  # of ours
+    assert len(warned(told)[0].message.report.casts) == wide  # type: ignore[union-attr]  # of ours
     assert seen(example, loaded) == seen(example, around(example, 1))
 
 

@@ -25,6 +25,7 @@ import pytest
 import tensorkeep as tk
 from craft import model_file, safetensors
 from same import assert_same_bits
+from warned import warned
 
 posix = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are POSIX's")
 
@@ -253,7 +254,7 @@ class TestRename:
         """Each (old, new) stands in the report of a load that did not fit in whole."""
         with pytest.warns(tk.TensorkeepWarning) as caught:
             tk.load(path, into={"step": 0, "more": 1}, rename={"epoch": "step"}, strict=False)
-        assert caught[0].message.report.renamed == (("epoch", "step"),)
+        assert warned(caught)[0].message.report.renamed == (("epoch", "step"),)
 
     @pytest.mark.parametrize(
         "rename", [{"encoder.*": "enc.*"}, {"encoder.w": "enc.w"}, [("encoder.*", "enc.*"), ("head.*", "top.*")], lambda n: n[:3] + n[7:]]
@@ -340,8 +341,9 @@ class TestStrict:
         target = {"net": Net(np.zeros((2, 2)), np.full(4, 7.0), np.zeros((3, 5)), np.zeros(3, np.float32)), "more": 5}
         with pytest.warns(tk.TensorkeepWarning, match="fits only in part") as caught:
             restored = tk.load(self._file(tmp_path), into=target, strict=False)
-        assert len(caught) == 1 and caught[0].filename == __file__
-        report = caught[0].message.report
+        (warning,) = warned(caught)
+        assert warning.filename == __file__
+        report = warning.message.report
         assert isinstance(report, tk.Report)
         assert {(problem.kind, problem.path) for problem in report.problems} == {
             ("missing", "net.bias"),
@@ -353,7 +355,7 @@ class TestStrict:
         assert target["net"].w.all() and target["net"].half.all()
         assert (target["net"].bias == 7).all() and not target["net"].turned.any()
         assert restored["more"] == 5
-        assert isinstance(caught[0].message, UserWarning)
+        assert isinstance(warning.message, UserWarning)
 
     def test_not_strict_is_silent_where_all_fits(self, path: Path) -> None:
         """No problem, no warning."""
@@ -433,7 +435,7 @@ class TestCast:
             assert tk.loads(data, into=into, cast=True)["w"] is array
         wanted = values.astype(target)
         assert_same_bits(array, wanted)
-        [cast] = caught[0].message.report.casts
+        [cast] = warned(caught)[0].message.report.casts
         assert (cast.path, cast.count) == ("w", 5)
         assert cast.changed == np.count_nonzero(wanted.real.astype(source) != values)
         assert (cast.source, cast.target) == (_name(source), _name(target))
@@ -1013,7 +1015,7 @@ class TestPaths:
         name = str(tmp_path / f"model{suffix}")
         with pytest.warns(tk.TensorkeepWarning, match=rf"^{re.escape(name)}: .*{suffix.lower()}.*\.safetensors suits") as caught:
             tk.save({"w": 1}, kind(name))
-        assert len(caught) == 1 and caught[0].filename == __file__
+        assert [warning.filename for warning in warned(caught)] == [__file__]
         assert tk.load(name) == {"w": 1}
 
     @pytest.mark.parametrize("name", ["model.safetensors", "model", "model.st", "model.v2", ".pt"])

@@ -17,6 +17,7 @@ import tensorkeep as tk
 from refusing import Refuses
 from tensorkeep.frameworks.sklearn import names
 from tensorkeep.unpickle.known import sklearn as known
+from warned import warned
 
 pytest.importorskip("sklearn")
 
@@ -327,13 +328,13 @@ def test_another_version_is_told_as_scikit_learn_tells_it() -> None:
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             tk.loads(old, **options)
-        assert [type(warning.message) for warning in told] == [InconsistentVersionWarning]
+        assert [type(warning.message) for warning in warned(told)] == [InconsistentVersionWarning]
     several = changed({name: linear_model.Ridge().fit(X, Y) for name in "abc"}, lambda tree: [age(node) for node in tree.values()])
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         assert len(tk.loads(several, build="sklearn")) == 3
         tk.loads(several, into={name: linear_model.Ridge() for name in "abc"})
-    assert [type(warning.message) for warning in told] == 2 * [InconsistentVersionWarning]  # once a load, however many models
+    assert [type(warning.message) for warning in warned(told)] == 2 * [InconsistentVersionWarning]  # once a load, however many models
 
 
 def test_build_is_asked_for_by_a_known_name_and_where_there_is_something_to_build() -> None:

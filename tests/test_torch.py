@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import tensorkeep as tk
+from warned import warned
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -234,9 +235,9 @@ def test_all_problems_are_reported_at_once_and_nothing_is_changed(tmp_path: Path
     for sentence in ("did you mean old.weight?", "looks transposed", "cast=True", "[5, 4]", "[4, 5]"):
         assert sentence in str(caught.value)
     assert_same(target.state_dict(), before)
-    with pytest.warns(tk.TensorkeepWarning, match="fits only in part") as warned:
+    with pytest.warns(tk.TensorkeepWarning, match="fits only in part") as told:
         tk.load(tmp_path / "m.safetensors", into=target, strict=False)
-    assert warned[0].message.report.missing == report.missing
+    assert warned(told)[0].message.report.missing == report.missing
     assert torch.equal(target["fc1"].weight, saved["fc1"].weight)
     assert torch.equal(target["fc2"].weight, before["fc2.weight"])
 
@@ -348,10 +349,10 @@ def test_cast_converts_and_counts(tmp_path: Path) -> None:
     tk.save(linear, tmp_path / "l.safetensors")
     with pytest.raises(tk.MismatchError, match="cast=True"):
         tk.load(tmp_path / "l.safetensors", into=narrow)
-    with pytest.warns(tk.TensorkeepWarning, match="converted") as warned:
+    with pytest.warns(tk.TensorkeepWarning, match="converted") as told:
         tk.load(tmp_path / "l.safetensors", into=narrow, cast=True)
     assert torch.equal(narrow.weight, linear.weight.bfloat16())
-    casts = {cast.path: cast for cast in warned[0].message.report.casts}
+    casts = {cast.path: cast for cast in warned(told)[0].message.report.casts}
     assert casts["weight"].changed == (linear.weight != linear.weight.bfloat16().float()).sum()
 
 

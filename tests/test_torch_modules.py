@@ -10,6 +10,7 @@ import pytest
 
 import tensorkeep as tk
 from refusing import Refuses
+from warned import warned
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402  # only where there is PyTorch
@@ -135,7 +136,7 @@ def test_what_a_module_misses_is_reported_whoever_loads_it(tmp_path: Path, cls: 
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         tk.load(tmp_path / "n.safetensors", into=target, strict=False)
-    assert [warning.message.report.missing for warning in told] == [["b"]]  # type: ignore[union-attr]
+    assert [warning.message.report.missing for warning in warned(told)] == [["b"]]  # type: ignore[union-attr]
     assert target.w.tolist() == [1.0] * 3 and target.b.tolist() == [0.0] * 2
 
 
@@ -294,7 +295,7 @@ def test_modules_without_memory_are_cast_and_say_so(tmp_path: Path) -> None:
         tk.load(tmp_path / "m.safetensors", into=meta)
     with pytest.warns(tk.TensorkeepWarning) as told:
         tk.load(tmp_path / "m.safetensors", into=meta, cast=True)
-    assert [(cast.path, cast.changed) for cast in told[0].message.report.casts] == [("weight", 4)]
+    assert [(cast.path, cast.changed) for cast in warned(told)[0].message.report.casts] == [("weight", 4)]
     assert meta.weight.dtype == torch.float32 and meta.weight.device.type == "cpu"
     state = nn.BatchNorm1d(3).state_dict()
     del state["num_batches_tracked"]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import tensorkeep as tk
+from warned import warned
 
 
 def _saved(folder: Path) -> Path:
@@ -38,6 +39,7 @@ def test_a_warning_points_at_the_line_that_called(what: str, tmp_path: Path) -> 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         WARNED[what](tmp_path)
-    assert [warning.filename for warning in caught] == [__file__]
-    line = Path(__file__).read_text(encoding="utf-8").splitlines()[caught[0].lineno - 1]
+    (warning,) = warned(caught)
+    assert warning.filename == __file__
+    line = Path(__file__).read_text(encoding="utf-8").splitlines()[warning.lineno - 1]
     assert line.strip().startswith(f'"{what}"')
