@@ -35,7 +35,7 @@ def traced(zygote: Zygote, options: list[str], job: str, *arguments: object, log
     child.begin()
     status = child.wait()
     said += tracer.stderr.read()
-    tracer.wait(30)
+    tracer.wait(300)
     tracer.stderr.close()
     assert "attached" in said, said
     return status

@@ -61,7 +61,7 @@ class Zygote:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         assert self.process.stdin
         self.process.stdin.close()
-        self.process.wait(30)
+        self.process.wait(300)
         assert self.process.stdout
         self.process.stdout.close()
 
