@@ -369,11 +369,12 @@ def test_a_dumb_terminal_gets_plain_lines(model: Path) -> None:
 
 
 def drawn(steps: int, seconds: float) -> list[str]:
-    """What a bar draws on a terminal of 60 columns, for so many steps of so many seconds."""
+    """What a bar draws on a terminal of 60 columns, for so many steps of so many seconds, by a clock that no busy machine moves on."""
     script = (
-        "import time\nfrom tensorkeep.cli import output\n"
+        "from types import SimpleNamespace\nfrom tensorkeep.cli import output\nnow = 0.0\n"
+        "output.time = SimpleNamespace(monotonic=lambda: now)\n"
         "with output.progress('verifying ' + 'x' * 500) as tell:\n"
-        f"    for step in range({steps}):\n        time.sleep({seconds})\n        tell(step, {steps})\n"
+        f"    for step in range({steps}):\n        now += {seconds}\n        tell(step, {steps})\n"
     )
     pty = pytest.importorskip("pty", reason="pseudo-terminals are POSIX's")
     ours, theirs = pty.openpty()
@@ -410,8 +411,9 @@ def test_the_demo_keeps_its_promises(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     document = json.loads(done.stdout)
     assert len(document["steps"]) == 6
-    assert all(step["seconds"] > 0 for step in document["steps"])
-    assert {path.name for path in (tmp_path / "tensorkeep-demo").iterdir()} == {"digits.safetensors", "run"}
+    assert all(step["seconds"] >= 0 for step in document["steps"])
+    made = {re.sub(r"^run\d+$", "run", path.name) for path in (tmp_path / "tensorkeep-demo").iterdir()}
+    assert made == {"digits.safetensors", "run"}  # on a busy machine a run may end before it is killed: then there is another
     assert tk.verify(tmp_path / document["file"]).intact
     assert tk.load(tmp_path / document["file"])["epoch"] == 20
     store = tk.Store(tmp_path / document["store"])
@@ -430,7 +432,8 @@ def test_the_demo_on_a_terminal(tmp_path: Path, columns: int) -> None:
         assert "[#" not in line or re.search(r"^   training \[[# ]{20}\] epoch \d+, loss \d\.\d{4} *$", line)
     assert "6. Load it into a network of another shape" in seen
     last = seen.rstrip().splitlines()[-3:]
-    assert last[:2] == ["  tensorkeep log tensorkeep-demo/run", "  tensorkeep show tensorkeep-demo/digits.safetensors"]
+    assert re.fullmatch(r"  tensorkeep log tensorkeep-demo/run\d*", last[0])
+    assert last[1] == "  tensorkeep show tensorkeep-demo/digits.safetensors"
     code = last[2].strip().removeprefix('python -c "').removesuffix('"')
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
