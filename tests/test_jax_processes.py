@@ -24,6 +24,8 @@ SCRIPT = """
     number, port, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(f"localhost:{port}", 2, number)
+    multihost_utils.sync_global_devices("begun")
+    print("together", flush=True)
     mesh = Mesh(np.array(jax.devices()), ("x",))
     assert len(jax.devices()) == 4 and len(jax.local_devices()) == 2
     whole = np.arange(16, dtype="f4").reshape(8, 2)
@@ -57,6 +59,15 @@ SCRIPT = """
 
 def test_two_processes_save_what_they_have_and_load_what_they_share(tmp_path: Path) -> None:
     """Two devices each: replicated and local arrays are saved by any process, those that lie in both are refused and said how to gather."""
+    for _ in range(3):  # where they do not even meet, as when another took the port meanwhile, that is JAX's and the machine's
+        codes, said = _two_processes(tmp_path)
+        if all("together" in text for text in said):
+            break
+    assert codes == [0, 0], "\n".join(said)
+
+
+def _two_processes(folder: Path) -> tuple[list[int], list[str]]:
+    """How the script ended in each, and what it said."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -64,13 +75,17 @@ def test_two_processes_save_what_they_have_and_load_what_they_share(tmp_path: Pa
     environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
     running = [
         subprocess.Popen(
-            [*command, str(number), str(port), str(tmp_path)], env={**os.environ, **environment}, stdout=-1, stderr=-2, text=True
+            [*command, str(number), str(port), str(folder)], env={**os.environ, **environment}, stdout=-1, stderr=-2, text=True
         )
         for number in range(2)
     ]
     try:
-        said = [process.communicate(timeout=120)[0] for process in running]
+        said = []
+        for process in running:
+            said.append(process.communicate(timeout=1000)[0])
+            if process.returncode:
+                running[-1].kill()  # it would wait minutes for the first
     finally:
         for process in running:
             process.kill()
-    assert [process.returncode for process in running] == [0, 0], "\n".join(said)
+    return [process.returncode for process in running], said
