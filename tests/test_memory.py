@@ -73,10 +73,13 @@ def test_one_small_tensor_reads_little_from_the_disk(tmp_path: Path, mmap: bool 
     except PermissionError as error:
         pytest.skip(str(error))
     for name, most in (("s", MIB), ("l7", 6 * MIB)):
-        cooled()
-        before = read_bytes()
-        tk.load(path, only=name, mmap=mmap)
-        assert read_bytes() - before < most, name
+        counts = []
+        for _ in range(5):  # a machine short of memory reads pages of its programs anew, too: the least is what the load takes
+            cooled()
+            before = read_bytes()
+            tk.load(path, only=name, mmap=mmap)
+            counts.append(read_bytes() - before)
+        assert min(counts) < most, name
 
 
 class TestArraysOfAnOpenFile:

@@ -138,7 +138,9 @@ def test_who_reads_meanwhile_sees_one_save_whole(tmp_path: Path) -> None:
     seen: list[set[bytes]] = []
 
     def read() -> None:
-        while not stop.is_set():
+        ended = False
+        while not ended:
+            ended = stop.is_set()  # once more after the last save, however late this thread came
             fd = os.open(path, os.O_RDONLY)
             try:
                 if names := [name for name in os.listdir(fd) if name == "a" or name.startswith("shard")]:

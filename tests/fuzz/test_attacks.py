@@ -281,7 +281,7 @@ def test_a_pipe_that_never_ends_is_refused_at_its_first_bytes(tmp_path: Path) ->
     writer.start()
     with pytest.raises(tk.FormatError):
         tk.load(tmp_path / "pipe")
-    writer.join(10)
+    writer.join(100)
     assert not writer.is_alive()
 
 
