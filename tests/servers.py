@@ -42,12 +42,25 @@ def moto() -> Iterator[str]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:
+        assert server._server is not None
+        server._server.app = _one_at_a_time(server._server.app)
         host, port = server.get_host_and_port()
         url = f"http://{host}:{port}"
         make_bucket(url)
         yield url
     finally:
         server.stop()
+
+
+def _one_at_a_time(app: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, one request after the other. moto looks at a condition first and then stores: of two at once, both would be told yes."""
+    lock = threading.Lock()
+
+    def locked(environ: Any, start_response: Any) -> Any:
+        with lock:
+            return app(environ, start_response)
+
+    return locked
 
 
 @contextmanager
@@ -110,6 +123,13 @@ class Request:
         return self.path.partition("?")[0].removeprefix(f"/{BUCKET}/")
 
 
+class Server(ThreadingHTTPServer):
+    """One that lets as many wait as clients ask at once: beyond Python's five, the system would let connections wait for seconds."""
+
+    request_queue_size = 128
+    daemon_threads = True
+
+
 Fault = str
 """What happens to a request.
 
@@ -134,8 +154,7 @@ class Proxy:
         self.decide: Callable[[Request], Fault | None] = lambda request: None
         self.hours, self.hang_s, self.without = hours, hang_s, ("expect", *without)
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self, upstream.removeprefix("http://")))
-        self._server.daemon_threads = True
+        self._server = Server(("127.0.0.1", 0), _handler(self, upstream.removeprefix("http://")))
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 

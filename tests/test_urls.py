@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import servers
 import tensorkeep as tk
 from same import assert_same_bits
 from tensorkeep.modelfile import held
@@ -39,7 +40,7 @@ class Server:
         self.failures = 0
         self.elsewhere = ""
         self.tokens: list[str | None] = []
-        outer = self
+        outer, counting = self, threading.Lock()
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -92,11 +93,12 @@ class Server:
                     self.send_header(key, value)
                 self.end_headers()
                 if self.command == "GET":
+                    with counting:  # first: whoever has the bytes may look at once
+                        outer.given += len(data)
                     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # whoever asked has had enough
                         self.wfile.write(data)
-                    outer.given += len(data)
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = servers.Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
