@@ -366,6 +366,7 @@ class TestFolder:
         """Whoever wants to waits: what was deleted meanwhile is not brought back, and what was replaced is not lost unnoticed."""
         if not capabilities.in_use.locks:
             return  # nobody can tell there
+        monkeypatch.setattr(hidden, "_WAIT_S", 300.0)
         backend, late = open_backend(tmp_path, create=False), open_backend(tmp_path, create=False)
         backend.create("checkpoints/1", parts(b"old"))
         told: list[str] = []

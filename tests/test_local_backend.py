@@ -1,5 +1,6 @@
 """Local files: what a replaced file keeps, who may not be harmed, what is refused, and reading at offsets."""
 
+import contextlib
 import dataclasses
 import errno
 import os
@@ -415,10 +416,11 @@ class TestReading:
         with local.ReadFile(target) as file:
             before = file.identity()
             status = target.stat()
-            time.sleep(0.02)  # the clock of a file system may stand still for so long
-            with target.open("r+b") as other:
-                other.write(b"x")
-            os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+            while target.stat().st_ctime_ns == status.st_ctime_ns:  # the clock of a file system may stand still for a while
+                time.sleep(0.01)
+                with target.open("r+b") as other:
+                    other.write(b"x")
+                os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
             assert file.identity() != before
 
     def test_more_vectors_than_one_call_takes(self, tmp_path: Path) -> None:
@@ -490,8 +492,8 @@ class TestReading:
     def test_only_regular_files_are_opened(self, tmp_path: Path) -> None:
         """A folder, a pipe that nobody writes to, a device, a socket: an error at once, never a wait."""
         os.mkfifo(tmp_path / "pipe")
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(tmp_path / "socket"))
+        with socket.socket(socket.AF_UNIX) as listener, contextlib.chdir(tmp_path):  # the names of sockets are short
+            listener.bind("socket")
             for place, error in (
                 (tmp_path, IsADirectoryError),
                 (tmp_path / "pipe", OSError),
@@ -508,8 +510,8 @@ class TestReading:
         os.mkfifo(tmp_path / "pipe")
         (tmp_path / "link").symlink_to(tmp_path / "pipe")
         (tmp_path / "dangling").symlink_to("nowhere")
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(tmp_path / "socket"))
+        with socket.socket(socket.AF_UNIX) as listener, contextlib.chdir(tmp_path):  # the names of sockets are short
+            listener.bind("socket")
         places = {target: "file", tmp_path: "folder", tmp_path / "link": "stream", tmp_path / "dangling": "missing"}
         places |= {Path("/dev/null"): "stream", tmp_path / "socket": "other"}
         assert {place: local.kind_of(place) for place in places} == places

@@ -608,7 +608,7 @@ def test_a_committed_checkpoint_outlives_a_collection_while_its_claim_is_still_t
     assert keys(backend, names.CLAIMS) == []
 
 
-@pytest.mark.parametrize("minute", [0.0, 0.2, 65.0])
+@pytest.mark.parametrize("minute", [0.0, 0.2, 600.0])
 def test_a_run_on_a_network_file_system_is_tidied_without_standing_still(
     tmp_path: Path, minute: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -620,10 +620,10 @@ def test_a_run_on_a_network_file_system_is_tidied_without_standing_still(
     with tk.Store(tmp_path / "run", keep=Keep(last=1)) as store:
         for step in range(10):
             store.save({"w": np.full(1000, step)}, step=step).wait()
-        until = time.monotonic() + 20
+        until = time.monotonic() + 300
         while minute == 0.2 and len(list(packs.iterdir())) > 1 and time.monotonic() < until:
             time.sleep(0.1)  # nobody waits for it
         assert store.steps() == [9]
     assert len(list(packs.iterdir())) == (1 if minute < 1 else 10)
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 600
     assert tk.Store(tmp_path / "run").load()["w"][0] == 9

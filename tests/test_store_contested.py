@@ -11,7 +11,7 @@ import pytest
 
 import servers
 import tensorkeep as tk
-from tensorkeep.backends import capabilities
+from tensorkeep.backends import capabilities, hidden
 from tensorkeep.store.commit import Commit
 
 STEP = 3
@@ -21,7 +21,7 @@ STEP = 3
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Where there is no store yet."""
     if request.param == "folder":
-        return folder(tmp_path)
+        return folder(tmp_path, monkeypatch)
     pytest.importorskip("obstore", reason="obstore is not installed: pip install tensorkeep[cloud]")
     if request.param == "memory":
         return f"memory://{secrets.token_hex(8)}/run"
@@ -29,8 +29,9 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     return f"s3://{servers.BUCKET}/{secrets.token_hex(8)}/run"
 
 
-def folder(tmp_path: Path) -> str:
-    """A place on a disk where one of several wins: with locks."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A place on a disk where one of several wins: with locks, which nobody gives up to wait for however slow the disk is."""
+    monkeypatch.setattr(hidden, "_WAIT_S", 300.0)
     if not (capabilities.in_use.locks and capabilities.in_use.relative):
         pytest.skip("without locks, as on Windows, the later of two that replace at one moment wins")
     return str(tmp_path / "run")
@@ -107,7 +108,7 @@ def test_of_several_that_overwrite_one_step_one_wins(place: str, monkeypatch: py
 
 def test_of_two_that_save_over_damage_one_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither asked to overwrite: what is damaged may be replaced by itself, and what the other one saved meanwhile may not."""
-    place = folder(tmp_path)
+    place = folder(tmp_path, monkeypatch)
     with tk.Store(place) as store:
         store.save(state(99), step=STEP, wait=True)
     (manifest,) = (tmp_path / "run" / "checkpoints").iterdir()

@@ -3,7 +3,6 @@
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -59,14 +58,19 @@ def test_a_save_whose_thread_is_interrupted_as_it_begins_leaves_the_store_usable
 ) -> None:
     """Whether the thread had begun or not: one that never does is not waited for, and one that has is."""
     store = tk.Store(tmp_path)
-    start = threading.Thread.start
+    start, write, writes = threading.Thread.start, store._recorder.write, threading.Event()
 
     def interrupted(self: threading.Thread) -> None:
         if begun:
             start(self)
-            time.sleep(0.1)
+            assert writes.wait(60)
         raise KeyboardInterrupt
 
+    def told(*arguments: object) -> None:
+        writes.set()
+        write(*arguments)
+
+    monkeypatch.setattr(store._recorder, "write", told)
     with monkeypatch.context() as broken:
         broken.setattr(threading.Thread, "start", interrupted)
         with pytest.raises(KeyboardInterrupt):
