@@ -107,8 +107,8 @@ def capture(variable: Any) -> Tree:
         if not isinstance(inner, LazyTensor):
             return inner
         return LazyTensor(inner.spec, LiveVariable(variable, inner.dtype, cast(Live, inner.source)))
-    name = str(variable.dtype)
-    dtype = dtypes.of_numpy(np.dtype(getattr(ml_dtypes, name, name)))
+    name, held = str(variable.dtype), getattr(value, "dtype", None)  # JAX holds 32 bits where Keras asked for 64
+    dtype = dtypes.of_numpy(held if isinstance(held, np.dtype) else np.dtype(getattr(ml_dtypes, name, name)))
     if dtype is None:
         raise UnsupportedError("", f"a variable of {name}")
     return LazyTensor(spec_of(dtype, tuple(variable.shape)), LiveVariable(variable, dtype))
