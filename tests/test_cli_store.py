@@ -63,7 +63,8 @@ def test_what_removes_says_first_what_it_would_remove(store: Path) -> None:
     assert "nothing to be removed" in tensorkeep("gc", store).stdout
     assert "steps 400 and 500: removed" in tensorkeep("rollback", f"{store}@step-200").stdout
     tensorkeep("tag", f"{store}@step-0", "first")
-    freed = tensorkeep("delete", store, "step-0").stdout
+    assert tensorkeep("delete", f"{store}@step-0", "-n").stdout == tensorkeep("delete", store, "step-0", "-n").stdout
+    freed = tensorkeep("delete", f"{store}@step-0").stdout
     assert "step 0: removed" in freed and "nothing is free after `tensorkeep gc`: tags" in freed
     assert tk.Store(store).steps() == [200] and tk.Store(store).load()["w"][0] == 2
 
@@ -96,6 +97,8 @@ def test_wrong_usage_is_told_in_a_line(store: Path) -> None:
         (2, "is no reference", "delete", store, "a b"),
         (2, "means something else already", "tag", f"{store}@latest", "best"),
         (2, "STORE@step-N is wanted", "rollback", store),
+        (2, "STORE@step-N, is wanted", "delete", store),
+        (2, "is taken whole here: leave '@latest' away", "delete", f"{store}@latest", "step-0"),
         (2, "12h", "prune", store, "--within", "soon"),
         (2, "--best heat=min, or heat=max", "prune", store, "--best", "heat"),
     ):

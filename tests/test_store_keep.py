@@ -182,6 +182,7 @@ class TestEvery:
     def test_is_due_by_the_clock(self) -> None:
         """Whatever comes first."""
         assert Every(minutes=10).due(3, since=2, seconds=600) and not Every(minutes=10).due(3, since=2, seconds=599)
+        assert Every(minutes=np.float32(0.5)).due(3, seconds=30) and not Every(minutes=np.float32(0.5)).due(3, seconds=29)
         assert Every(steps=5, minutes=10).due(5, since=4, seconds=0) and not Every(steps=5, minutes=10).due(6, since=5, seconds=1)
 
     @pytest.mark.parametrize(

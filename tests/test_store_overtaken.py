@@ -67,6 +67,21 @@ def test_whoever_asks_for_the_newest_gets_one_that_is_there(
     assert READERS[verb](tk.Store("run"), tmp_path) == run.step == times + 1
 
 
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_tag_goes_to_the_newest_that_is_there(times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that was found goes before the tag's claim protects it; a step that was named is told to be gone."""
+    backend = MemoryBackend()
+    monkeypatch.setattr("tensorkeep.store.store.open_backend", lambda *_, **__: backend)
+    run = Run(backend, ("create", "claims/"), times)
+    assert tk.Store("run").tag("newest").step == run.step == times + 1
+    assert tk.Store("run").load("newest")["step"] == run.step
+    run.save()  # one that no tag keeps
+    run.left = 1
+    with pytest.raises(tk.CheckpointGone):
+        tk.Store("run").tag("other", f"step-{run.step}")
+    assert list(tk.Store("run").tags()) == ["newest"] and not list(backend.list("claims/"))
+
+
 def test_a_step_that_goes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody gets another checkpoint than the one that was named."""
     backend = MemoryBackend()

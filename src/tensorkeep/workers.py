@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from tensorkeep.progress import Progress
+from tensorkeep.progress import Progress, checked
 
 Job = tuple[int, Callable[[], None]]
 """What a worker runs, behind the number of bytes it moves forward."""
@@ -114,7 +114,7 @@ def run(
     Raises:
         BaseException: what the first failing job, `progress`, or the handler of a signal raised.
     """
-    shared = _Shared(jobs, nbytes, progress, begin)
+    shared = _Shared(jobs, nbytes, checked(progress), begin)
     helpers = [
         threading.Thread(target=_help, args=(shared,), name=f"tensorkeep-{number}", daemon=True)
         for number in range(_wanted(nbytes, threads) - 1)

@@ -23,6 +23,8 @@ def open_backend(place: Path, *, create: bool) -> Backend:
         OSError: no backend for such a URL.
     """
     name = os.fsdecode(place)
+    if not name:
+        raise FileNotFoundError(errno.ENOENT, "the path is empty", name)
     scheme = scheme_of(name)
     if scheme == "":
         return FolderBackend(name, create=create)

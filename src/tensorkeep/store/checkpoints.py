@@ -169,7 +169,7 @@ class Checkpoints(ABC):
 
         Args:
             name: of letters, digits, `.`, `_` and `-`.
-            ref: the checkpoint.
+            ref: the checkpoint. `latest` and `best` are another one, should it go meanwhile.
             move: take the tag from the checkpoint that has it.
 
         Returns:
@@ -180,7 +180,13 @@ class Checkpoints(ABC):
             TagExists: the tag is on another one, and `move` is False.
         """
         self._settle()
-        return shown(tags.put(self._catalog, name, ref, self._next_writer(), move=move))
+        for left in reversed(range(LOOKS)):
+            try:
+                return shown(tags.put(self._catalog, name, ref, self._next_writer(), move=move))
+            except CheckpointGone:
+                if not left or names.parse_ref(ref).kind not in ("latest", "best"):
+                    raise
+        raise AssertionError("the last look returns or raises")
 
     def tags(self) -> dict[str, Checkpoint]:
         """The checkpoint of each tag."""

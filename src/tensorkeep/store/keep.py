@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final, SupportsIndex
+from typing import Any, Final, SupportsFloat, SupportsIndex
 
 from tensorkeep.store.manifest import Direction
 from tensorkeep.store.metrics import known_direction
@@ -245,8 +245,9 @@ class Every:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", _count("Every(steps=)", self.steps))
-        if self.minutes is not None and not (
-            isinstance(self.minutes, (int, float)) and not isinstance(self.minutes, bool) and 0 < self.minutes < math.inf
+        minutes: Any = self.minutes
+        if minutes is not None and not (
+            isinstance(minutes, SupportsFloat) and not isinstance(minutes, bool) and 0 < float(minutes) < math.inf
         ):
             raise ValueError(f"Every(minutes=) is {self.minutes!r:.80}; it takes a number above 0")
         if self.steps is None and self.minutes is None:
@@ -260,7 +261,7 @@ class Every:
             since: the step that was last saved, resumed from, or asked about; None at the beginning of a run.
             seconds: since the last save, or since the run began.
         """
-        if self.minutes is not None and seconds >= self.minutes * 60:
+        if self.minutes is not None and seconds >= float(self.minutes) * 60:
             return True
         return self.steps is not None and step // self.steps > max(0, since or 0) // self.steps
 

@@ -253,6 +253,7 @@ class Store(Archive):
             self._termination.heeded = True
             if self._termination.asked:
                 return True
+        step = _step(step)
         if every is None:
             return False
         since, self._since = self._since, max(step, self._since or 0)
