@@ -27,6 +27,7 @@ import pytest
 from tensorkeep.backends import object_places
 
 BUCKET: Final = "tests-of-tensorkeep"
+_PATIENCE_S: Final = 300  # with a server that is well, on a loaded machine
 
 
 @contextmanager
@@ -82,30 +83,39 @@ def use(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
 
 
 def make_bucket(url: str) -> None:
-    connection = HTTPConnection(url.removeprefix("http://"), timeout=20)
+    connection = HTTPConnection(url.removeprefix("http://"), timeout=_PATIENCE_S)
     connection.request("PUT", f"/{BUCKET}", headers={"Content-Length": "0"})
     assert connection.getresponse().status in (200, 409)
+    connection.close()
 
 
 @contextmanager
 def _process(command: list[str]) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    child = subprocess.Popen(
-        [part.format(port=port) for part in command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        end = time.monotonic() + 120
-        while True:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                break
-            assert child.poll() is None and time.monotonic() < end, f"{command[:3]} does not start"
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        child.kill()
-        child.wait()
+    for _ in range(5):  # somebody else may get the port before the server does
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        child = subprocess.Popen(
+            [part.format(port=port) for part in command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            if _answers(child, port):
+                yield f"http://127.0.0.1:{port}"
+                return
+        finally:
+            child.kill()
+            child.wait()
+    raise AssertionError(f"{command[:3]} does not start")
+
+
+def _answers(child: subprocess.Popen[bytes], port: int) -> bool:
+    """Whether a server has come up; False if it has ended, or takes minutes."""
+    end = time.monotonic() + _PATIENCE_S
+    while child.poll() is None and time.monotonic() < end:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+        time.sleep(0.05)
+    return False
 
 
 @dataclass(frozen=True)
@@ -208,7 +218,7 @@ def _handler(proxy: Proxy, upstream: str) -> type[BaseHTTPRequestHandler]:
             if fault == "reset":
                 self._break()
                 return
-            connection = HTTPConnection(upstream, timeout=30)
+            connection = HTTPConnection(upstream, timeout=_PATIENCE_S)
             headers = {name: value for name, value in self.headers.items() if name.lower() not in proxy.without}
             connection.request(self.command, self.path, body, headers)
             response = connection.getresponse()

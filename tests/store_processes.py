@@ -97,7 +97,7 @@ def kills(folder: Path, count: int, seed: int) -> int:
     return committed + 1
 
 
-_FAIR = (tk.NoCheckpoint, tk.CheckpointGone, tk.StepExists, tk.TagExists)
+_FAIR = (tk.NoCheckpoint, tk.CheckpointGone, tk.StepExists, tk.TagExists, BlockingIOError)  # the last: of a lock, on a disk that stalls
 
 
 def crowd(folder: Path, seconds: float, seed: int) -> int:

@@ -229,8 +229,8 @@ def test_a_clock_that_is_hours_off_does_not_matter(moto_url: str, monkeypatch: p
             backend = fresh()
             backend.create("claims/a", view(b"x"))
             (listed,) = backend.list("claims/")
-            assert abs(listed.modified - (time.time() + hours * 3600)) < 120
-            assert -2 <= backend.now() - listed.modified < 60
+            assert abs(listed.modified - (time.time() + hours * 3600)) < 1800
+            assert -2 <= backend.now() - listed.modified < 1800
             assert abs(backend.stat("claims/a").modified - listed.modified) < 1
             backend.delete("claims/a")
             session(backend)

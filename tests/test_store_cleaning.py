@@ -552,13 +552,17 @@ class TestCollect:
         backend = open_backend(tmp_path / "run", create=True)
         fill(backend, range(1, 3))
         code = (
-            "import sys, time\nfrom small_store import *\nfrom tensorkeep.backends.choosing import open_backend\n"
+            "import sys\nfrom small_store import *\nfrom tensorkeep.backends.choosing import open_backend\n"
             f"backend = open_backend({str(tmp_path / 'run')!r}, create=False)\n"
             f"with Commit(backend, {B!r}, 1, [], 'a test') as commit:\n"
-            "    write(backend, commit, 9, weights=b'w', rest=b'r')\n    print('ready', flush=True)\n    time.sleep(60)\n"
+            "    write(backend, commit, 9, weights=b'w', rest=b'r')\n    print('ready', flush=True)\n    sys.stdin.read()\n"
         )
         child = subprocess.Popen(
-            [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
         try:
             assert child.stdout is not None and child.stdout.readline() == "ready\n"
