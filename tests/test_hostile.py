@@ -157,7 +157,7 @@ class TestKeys:
     def test_numbers_in_names_of_tensors_are_grouped_without_a_dict(self, colliding: list[int]) -> None:
         """The same numbers in the names of a file of others, shown."""
         data = safetensors({f"x{key}": entry(0, 0, 0) for key in colliding})
-        with soon():
+        with soon(20.0):
             assert sum(row.count for row in tk.show(io.BytesIO(data)).rows) == len(colliding)
 
     @pytest.mark.parametrize("keys", ["in order", "by chance", "pairs", "floats", "multiples"])

