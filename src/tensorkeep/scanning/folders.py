@@ -13,7 +13,7 @@ from tensorkeep.limits import Limits
 from tensorkeep.scanning import safetensors
 from tensorkeep.scanning.look import Look, Thing
 from tensorkeep.scanning.names import leads_out
-from tensorkeep.scanning.walk import MODELS, look_at
+from tensorkeep.scanning.walk import MODELS, READ, look_at
 from tensorkeep.wire.budget import Budget
 from tensorkeep.wire.extent import Opened
 
@@ -46,7 +46,8 @@ def scan_file(opened: Opened, *, limits: Limits, folder: Surroundings | None = N
 def _why_unread(opened: Opened, limits: Limits, folder: Surroundings | None, own: ReadOwn | None) -> str:
     """Why a file cannot be read as what it is: cut short, damaged. What stands behind the place where a reader stops, nobody has seen."""
     peek = Peek(opened.file.name, opened.whole(), folder, limits=limits)
-    called = os.path.splitext(opened.file.name)[1].lower() in MODELS
+    suffix = os.path.splitext(opened.file.name)[1].lower()
+    called = suffix in MODELS
     if called and not opened.file.nbytes:
         return "it is empty"
     try:
@@ -56,6 +57,8 @@ def _why_unread(opened: Opened, limits: Limits, folder: Surroundings | None, own
             reader.read(peek)
         elif called and (error := partial.explain(peek)) is not None:
             return error.problem
+        elif suffix in READ:
+            return f"called {suffix}, and no such file that can be read to its end"
     except (MissingExtraError, NotThere):  # the file itself is whole
         return ""
     except TensorkeepError as error:

@@ -33,7 +33,11 @@ def scan(thing: Thing, look: Look) -> None:
         _by_key(thing, look)
         return
     for key, value in metadata.items():
-        if isinstance(value, str):
+        if isinstance(value, list) and "template" in key:
+            for text in value:
+                if isinstance(text, str):
+                    templates.judge(text, thing, key, look)
+        elif isinstance(value, str):
             if "chat_template" in key:
                 templates.judge(value, thing, key, look)
             elif len(value) < 100_000:

@@ -47,8 +47,14 @@ def judge(trace: Trace, thing: Thing, look: Look, *, torch: bool) -> Severity:
 
 
 def dangerous_call(trace: Trace) -> bool:
-    """Whether a stream that may be no pickle at all calls something dangerous: chance does not spell that."""
-    return any(use.how == "called" and isinstance(use.target, Named) and known_to_be_dangerous(use.target) for use in trace.uses)
+    """Whether a stream that may be no pickle at all calls something dangerous, where an unpickler comes: chance does not spell that."""
+    return any(
+        use.how == "called"
+        and isinstance(use.target, Named)
+        and (trace.underflow is None or use.at < trace.underflow)
+        and known_to_be_dangerous(use.target)
+        for use in trace.uses
+    )
 
 
 def known_to_be_dangerous(target: Named) -> bool:

@@ -23,6 +23,7 @@ _DEEPEST: Final = 6  # archives, wrappers and texts inside each other
 _MOST_THINGS: Final = 200_000
 _MOST_FINDINGS: Final = 1_000
 _MOST_NAMED: Final = 10_000  # names of other files that are looked up
+_STEPS: Final = 8_000_000
 _LONGEST: Final = 400  # characters of what is told
 
 
@@ -74,12 +75,16 @@ class Look:
         file: the file that is being looked at, as it was named.
         inside: looks at a thing, with all traps.
         folder: where it lies, and what it names should lie; None for what lies in none.
+
+    Attributes:
+        steps: how many opcodes of pickles may still be followed. What is inflated may have more of them than there is time.
     """
 
     def __init__(
         self, file: str, *, limits: Limits, budget: Budget, inside: "Callable[[Thing, Look], None]", folder: Surroundings | None = None
     ) -> None:
         self.file, self.limits, self.budget, self._inside, self._folder = file, limits, budget, inside, folder
+        self.steps = _STEPS + 4 * budget.nbytes
         self._named: dict[str, str] = {}
         self.findings: dict[tuple[str, str], Tally] = {}
         self.incomplete: list[str] = []

@@ -100,6 +100,8 @@ class _Model:
             elif domain not in _DOMAINS and domain not in self._own:
                 what = f"operators of the domain {domain!r}, for which a library of the author's must be loaded"
                 self._look.found("unknown", self._thing.at(name), what, "onnx-domain")
+            elif kind == "EPContext":
+                self._compiled(node, name)
             for attribute in node.messages(5, "attribute"):
                 if (tensor := attribute.message(5, "tensor")) is not None:
                     self._tensor(tensor)
@@ -111,6 +113,16 @@ class _Model:
                 if (inner := attribute.message(6, "graph")) is not None:
                     waiting.append(inner)
                 waiting += attribute.messages(11, "graphs")
+
+    def _compiled(self, node: Message, name: str) -> None:
+        """A part of the model that was compiled for one device: in the file itself, or in one that it names."""
+        attributes = {attribute.text(1, "name of an attribute"): attribute for attribute in node.messages(5, "attribute")}
+        mode, cache = attributes.get("embed_mode"), attributes.get("ep_cache_context")
+        if cache is not None and mode is not None and mode.signed(3, "embed_mode") == 0:
+            file = cache.text(4, "ep_cache_context")
+            if why := self._look.leads_out(file):
+                what = f"takes what was compiled for a device from the file {file!r}, whose name {why}"
+                self._look.found("dangerous", self._thing.at(name), what, "outside-file")
 
     def _tensor(self, tensor: Message) -> None:
         if 13 not in tensor:

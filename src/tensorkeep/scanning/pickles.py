@@ -11,13 +11,18 @@ from tensorkeep.backends.files import MemoryFile
 from tensorkeep.scanning import commands
 from tensorkeep.scanning.embedded import LOOKS, embedded, inflated
 from tensorkeep.scanning.inline import array_bytes
-from tensorkeep.scanning.judging import dangerous_call, judge
+from tensorkeep.scanning.judging import dangerous_call, judge, known_to_be_dangerous
 from tensorkeep.scanning.look import Look, Thing
 from tensorkeep.unpickle.acts import ACTS
-from tensorkeep.unpickle.trace import Blob, Made, Trace, Tracer
+from tensorkeep.unpickle.trace import Blob, Made, Named, Trace, Tracer
 from tensorkeep.wire.extent import Extent, Opened
 
-NAMES: Final = frozenset({".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt", ".dill", ".pkl2", ".pk", ".p", ".sav", ".jbl", ".distcp"})
+NAMES: Final = frozenset(
+    {
+        *(".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt", ".dill", ".pkl2", ".pk", ".p", ".sav", ".jbl", ".distcp"),
+        *(".pdparams", ".pdopt"),
+    }
+)
 """What files are called that people unpickle: one that is no pickle could not be read."""
 
 _FIRST: Final = frozenset(b"(].}N)KIJMLFSVTUXGBCcilQP\x80\x8c\x95\x96\x8d\x8e\x8f\x88\x89\x8a\x82\x83\x84")
@@ -97,7 +102,7 @@ def search(thing: Thing, look: Look, *, after: int = 0, spelled: bool = False) -
         scout = _Scout(thing, look, silent=True)
         trace = scout.run(at, most_steps=spare)
         spare -= trace.steps
-        whole = trace.end is not None and not trace.underflow and bool(trace.uses) and _sane(trace)
+        whole = trace.end is not None and trace.underflow is None and bool(trace.uses) and _sane(trace)
         if whole or dangerous_call(trace):
             judge(trace, thing, look, torch=False)
             found = True
@@ -127,15 +132,19 @@ def _sane(trace: Trace) -> bool:
 
 def _is_pickle(trace: Trace, thing: Thing, at: int) -> bool:
     """Whether a stream is a pickle and no chance: it ends as one, or comes far, or calls what chance does not spell."""
-    if trace.end is not None and not trace.underflow and _sane(trace):
+    if trace.end is not None and trace.underflow is None and _sane(trace):
         return trace.steps > 2 or at == 0 or bool(trace.uses)
     if dangerous_call(trace):
         return True
     if thing.tensor:
         return False
     starts = thing.head[0] == 0x80 if at == 0 else bytes(thing.extent.read(at, at + 1)) == b"\x80"
-    names = any(use.how == "named" for use in trace.uses)  # `Note` calls as well: what is not there
-    return (starts and (trace.steps >= _SURE_STEPS or (at == 0 and trace.steps > 3))) or (at == 0 and names and _sane(trace))
+    if starts and (trace.steps >= _SURE_STEPS or (at == 0 and trace.steps > 3)):
+        return True
+    # A list of labels may begin with a name as well (`cat` and `dog` are `at.dog`), but it soon asks for what is not there.
+    before = [use for use in trace.uses if trace.underflow is None or use.at < trace.underflow]
+    named = any(use.how == "named" and (thing.suffix in NAMES or known_to_be_dangerous(use.target)) for use in before)
+    return at == 0 and _sane(trace) and (named or any(use.how == "called" and isinstance(use.target, Named) for use in before))
 
 
 class _Scout:
@@ -152,7 +161,9 @@ class _Scout:
 
         texts = None if self._silent else self._text
         blobs = None if self._silent else self._blob
-        trace = Tracer(self._thing.extent, at, ACTS, on_text=texts, on_blob=blobs, inline=inline, most_steps=most_steps).run()
+        most = self._look.steps if most_steps is None else most_steps
+        trace = Tracer(self._thing.extent, at, ACTS, on_text=texts, on_blob=blobs, inline=inline, most_steps=most).run()
+        self._look.steps -= trace.steps
         if depth:
             self._nested.append(trace)
         return trace

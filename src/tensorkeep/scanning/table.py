@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 from tensorkeep.scanning import (
     binaries,
     coreml,
+    foreign,
     gguf,
     hdf5,
     msgpacks,
@@ -44,6 +45,7 @@ ROWS: Final = (
     Trap("tar", tars.recognizes, tars.scan),
     Trap("compressed", wrappers.recognizes, wrappers.scan),
     Trap("closed archive", wrappers.recognizes_closed, wrappers.scan_closed),
+    Trap("foreign program", foreign.recognizes, foreign.scan),
     Trap("NumPy", npy.recognizes, npy.scan),
     Trap("compiled code", binaries.recognizes, binaries.scan),
     Trap("safetensors", safetensors.recognizes, safetensors.scan),

@@ -31,11 +31,11 @@ _REACH: Final = re.compile(
     r"__import__)\s*\(|\.\s*(?:mro|gi_frame|gi_code|cr_frame|f_globals|f_builtins|func_globals|func_code|im_func|_module|_load_form_data)\b|"
     r"\b(?:lipsum|cycler|joiner|get_flashed_messages|url_for)\s*[.\[|]|\brequest\s*[.\[|]|\bconfig\s*(?:\.\s*(?:from_\w+|__|items\s*\()|\[|\|)|"
     r"\bself\s*(?:\.\s*_|\[)|\.\s*environment\s*\.|\bundefined\s*\.|\bopen\s*\(|\.\s*(?:read|write|system|check_output|urlopen)\s*\(|"
-    r"\bimport\s+(?:os|sys|subprocess|socket|base64)\b|\|\s*(?:pprint|format)\s*\([^\n]{0,200}__|%c%c"
+    r"\bimport\s+(?:os|sys|subprocess|socket|base64)\b|\|\s*(?:pprint|format)\s*\([^\n]{0,200}__|\.\s*__[a-z_]+__"
 )
 _INCLUDES: Final = re.compile(r"\{%-?\s*(?:include|import|extends|from)\b")
 _MADE: Final = re.compile(r"(['\"])_+\1\s*(?:\*|%(?!\}))|(?:\*|%-?\s*set\s+\w+\s*=)\s*(['\"])_+\2|__['\"]\s*\|\s*\w")
-_PIECE: Final = re.compile(r"__[a-zA-Z]+|[a-zA-Z]+__|__(?:%\w|\{\w*\})_*")
+_PIECE: Final = re.compile(r"__[a-zA-Z]+|[a-zA-Z]+__|__(?:%\w|\{\w*\})_*|(?:%\w|\{\w*\}){2,}[a-zA-Z]+(?:%\w|\{\w*\}){2,}|.*%c%c.*")
 _WORDS: Final = frozenset({"os", "subprocess", "popen", "eval", "exec", "builtins"})
 
 

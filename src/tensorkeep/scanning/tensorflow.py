@@ -77,7 +77,8 @@ UNKNOWN: Final = {
     "TRTEngineOp": "runs compiled code",
     "Abort": "ends the process",
 }
-_TEXT_NODE: Final = re.compile(r'(?m)^[ \t]*op:[ \t]*"(\w+)"')
+_TEXT_NODE: Final = re.compile(r"""\bop\s*:((?:\s*(?:"[^"\n]{0,200}"|'[^'\n]{0,200}'))+)""")
+_TEXT_ESCAPE: Final = re.compile(r"\\(?:[xX]([0-9a-fA-F]{1,2})|([0-7]{1,3}))")
 _MOST_NODES: Final = 5_000_000
 _TEXT_BYTES: Final = 256 << 20
 
@@ -96,7 +97,8 @@ def scan(thing: Thing, look: Look) -> bool:
     if thing.name.endswith(".pbtxt"):
         text = (thing.whole(_TEXT_BYTES) or b"").decode("utf-8", "replace")
         for found in _TEXT_NODE.finditer(text):
-            judge(found[1], "", thing, look)
+            name = _TEXT_ESCAPE.sub(lambda code: chr(int(code[1], 16) if code[1] else int(code[2], 8)), found[1])
+            judge("".join(re.findall(r"\w+", name)), "", thing, look)
         return True
     named = thing.suffix in (".pb", ".meta", ".graphdef")
     try:

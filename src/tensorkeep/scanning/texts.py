@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from tensorkeep.scanning import keras, skops, templates
+from tensorkeep.scanning import keras, skops, templates, yamls
 from tensorkeep.scanning.code import calls_home, code_in
 from tensorkeep.scanning.embedded import embedded
 from tensorkeep.scanning.jsons import crowded
@@ -22,16 +22,15 @@ _SOURCES: Final = frozenset({".py", ".pyw", ".pyi"})
 _YAMLS: Final = frozenset({".yaml", ".yml"})
 _CONFIGS: Final = re.compile(r"(?i)config|manifest|metadata|index|settings|params|-symbol\.json$|\.jsonl?$|\.ya?ml$")
 _BIG_LISTS: Final = re.compile(r"(?i)tokenizer\.json$|vocab|merges|added_tokens")
-_PYTHON_TAG: Final = re.compile(r"!!python/([\w/]+):?([\w.]*)|tag:yaml\.org,2002:python/([\w/]+)")
-_PLAIN_TAGS: Final = frozenset({"tuple", "none", "bool", "str", "unicode", "int", "long", "float", "complex", "list", "dict", "bytes"})
-_TARGET: Final = re.compile(r"(?m)^[ \t\"'-]*_target_[\"']?\s*:\s*[\"']?([\w.]+)")
-_TARGETS: Final = frozenset(
-    {
-        *("nemo", "torch", "torchvision", "torchaudio", "torchmetrics", "pytorch_lightning", "lightning", "omegaconf", "transformers"),
-        *("diffusers", "timm", "megatron", "apex", "monai", "sentence_transformers"),
-    }
+_CODECS: Final = (
+    *((b"\xff\xfe\0\0", "utf-32-le"), (b"\0\0\xfe\xff", "utf-32-be"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")),
 )
-"""Packages of models whose classes their configurations name."""
+_BY_ZEROS: Final[dict[tuple[bool, ...], str]] = {
+    (True, True, True, False): "utf-32-be",
+    (False, True, True, True): "utf-32-le",
+    (True, False): "utf-16-be",
+    (False, True): "utf-16-le",
+}
 _LIBRARY: Final = re.compile(r"\.(?:so|dll|dylib)(?:\.\d+)*\Z", re.IGNORECASE)
 _PLACEHOLDER: Final = re.compile(r"//(?:GDA|Array)?Placeholder:(\S{1,300})")
 
@@ -39,7 +38,11 @@ _PLACEHOLDER: Final = re.compile(r"//(?:GDA|Array)?Placeholder:(\S{1,300})")
 def recognizes(thing: Thing) -> bool:
     """Whether it is a text that a loader of models reads, by its name or its first bytes."""
     head = thing.head
-    if b"\0" in head[:1024] or thing.tensor:
+    if thing.tensor:
+        return False
+    codec = _codec(head)
+    start = head[:64].decode(codec, "replace").lstrip("\ufeff \t\r\n")[:16]
+    if b"\0" in head[:1024] and (codec == "utf-8" or not (start[:2].isascii() and start[:2].isprintable())):
         return False
     if thing.suffix in _YAMLS | _SOURCES | templates.SUFFIXES | {
         ".json",
@@ -53,8 +56,16 @@ def recognizes(thing: Thing) -> bool:
         ".index",
     }:
         return True
-    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:16]
-    return start.startswith((b'{"', b"{\n", b"{ ", b"<?xml", b"<!DOCTYPE", b"[{", b"---"))
+    return start.startswith(('{"', "{\n", "{ ", "<?xml", "<!DOCTYPE", "[{", "---"))
+
+
+def _codec(head: bytes) -> str:
+    """How a text is encoded, as parsers of JSON, YAML and XML find it out: by its mark, or by where its first zeros stand."""
+    for mark, codec in _CODECS:
+        if head.startswith(mark):
+            return codec
+    zeros = tuple(not byte for byte in head[:4])
+    return _BY_ZEROS.get(zeros) or _BY_ZEROS.get(zeros[:2]) or "utf-8"
 
 
 def scan(thing: Thing, look: Look) -> None:
@@ -63,7 +74,8 @@ def scan(thing: Thing, look: Look) -> None:
     if raw is None:
         look.stopped(thing.place, f"a text of {thing.extent.nbytes:,} bytes, at most {_MOST_BYTES:,} are read")
         return
-    text = raw.decode("utf-8", "replace")
+    text = raw.decode(codec := _codec(thing.head), "replace")
+    raw = raw if codec == "utf-8" else text.encode("utf-8", "replace")
     suffix, start = thing.suffix, text.lstrip("\ufeff \t\r\n")[:16]
     if suffix in templates.SUFFIXES:
         templates.judge(text, thing, "", look)
@@ -156,11 +168,11 @@ def _names(node: dict[str, Any], path: str, thing: Thing, look: Look) -> None:
             look.found("dangerous", place, f"asks for the file {file!r}, whose name {why}", "outside-file")
     target = node.get("_target_")
     if isinstance(target, str):
-        _target(target, place, look)
+        yamls.target(target, place, look)
     if thing.name == "model_index.json":
         _parts_of_pipeline(node, place, look)
     elif thing.name == "modules.json" and isinstance(kind := node.get("type"), str) and "idx" in node:
-        _target(kind, place, look)
+        yamls.target(kind, place, look)
 
 
 def _parts_of_pipeline(node: dict[str, Any], place: str, look: Look) -> None:
@@ -182,14 +194,6 @@ def _operator(node: dict[str, Any], path: str, thing: Thing, look: Look) -> None
     for key, value in attributes.items():
         if isinstance(value, str) and _LIBRARY.search(value):
             look.found("dangerous", thing.at(f"{path}.{key}"), f"names a library to load: {value!r}", "mxnet-library")
-
-
-def _target(target: str, place: str, look: Look) -> None:
-    module, _, name = target.rpartition(".")
-    if module and severity(module, name) == "dangerous":
-        look.found("dangerous", place, f"would call {target}", "config-target")
-    elif module and target.partition(".")[0] not in _TARGETS and severity(module, name) != "harmless":
-        look.found("unknown", place, f"would call {target}", "config-target")
 
 
 def walk(document: Any) -> Iterator[tuple[str, str, Any]]:
@@ -215,12 +219,7 @@ def _inside(value: Any) -> Iterator[tuple[str | int, Any]]:
 
 
 def _yaml(text: str, thing: Thing, look: Look) -> None:
-    for found in _PYTHON_TAG.finditer(text):
-        kind = (found[1] or found[3] or "").partition(":")[0]
-        if kind not in _PLAIN_TAGS:
-            look.found("dangerous", thing.place, f"a tag that makes Python objects of {found[0]!r}", "yaml-python")
-    for found in _TARGET.finditer(text):
-        _target(found[1], thing.place, look)
+    yamls.judge(text, thing, look)
     if "{{" in text or "{%" in text:
         templates.judge(text, thing, "", look)
     if thing.suffix in _YAMLS or thing.suffix == ".cfg":

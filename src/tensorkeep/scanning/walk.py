@@ -11,13 +11,19 @@ _SURE: Final = frozenset({"zip", "tar", "closed archive", "NumPy", "safetensors"
 """Formats with a mark of their own: what has it is read as that, and not searched for pickles at any place."""
 
 _MARKED: Final = frozenset(
-    {".h5", ".hdf5", ".keras", ".npy", ".npz", ".gguf", ".safetensors", ".tar", ".zip", ".mar", ".skops", ".tflite", ".ptl"}
+    {
+        *(".h5", ".hdf5", ".hdf", ".keras", ".npy", ".npz", ".gguf", ".safetensors", ".tar", ".zip", ".mar", ".skops", ".tflite", ".ptl"),
+        *(".pt2", ".jit", ".nemo", ".json", ".gz", ".tgz", ".xz", ".bz2", ".zst", ".lz4", ".lzma", ".7z", ".rar"),
+    }
 )
 """What files of formats with a mark are called: one without it could not be read."""
 
 _TABLE_END: Final = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # of the tables that TensorFlow 1 kept checkpoints in
 _LOST: Final = b"version https://git-lfs"
-MODELS: Final = pickles.NAMES | _MARKED | {".onnx"}
+READ: Final = frozenset({".msgpack", ".mat", ".caffemodel"})
+"""What files are called whose format has no mark, or none that a trap looks for: a reader alone can tell what they are."""
+
+MODELS: Final = pickles.NAMES | _MARKED | READ | {".onnx"}
 """What files of models are called: in place of one, neither nothing nor the answer of a server is an ordinary text."""
 
 

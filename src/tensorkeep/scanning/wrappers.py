@@ -30,6 +30,7 @@ _CLOSED: Final = (
     (b"!<arch>\n", "Unix"),
     (b"hsqs", "SquashFS"),
     (b"070701", "cpio"),
+    (b"\xff\x06\0\0sNaPpY", "Snappy"),
 )
 
 

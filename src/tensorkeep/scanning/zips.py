@@ -84,6 +84,11 @@ def _members(archive: ZipArchive, thing: Thing, look: Look) -> None:
                 look.found("unknown", thing.place, f"tools may read this archive differently: {sentence}", "zip-oddity")
     torchscript.scan(archive, thing, look)
     _comment(archive, thing, look)
+    for part in archive.between():
+        if headers := _headers(part):
+            what = "a member that the archive's directory leaves out: tools that read from the front see it, others do not"
+            look.found("unknown", thing.at(f"byte {part.start + headers[0][0]:,}"), what, "zip-hidden")
+            look.inside(Thing(part.part(headers[0][0], part.nbytes), thing.place, "", depth=thing.depth + 1))
 
 
 def _comment(archive: ZipArchive, thing: Thing, look: Look) -> None:

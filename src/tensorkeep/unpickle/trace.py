@@ -103,7 +103,7 @@ class Trace:
         persistent: what stands elsewhere, as place and what it is called there.
         steps: opcodes.
         result: what it would give.
-        underflow: whether an opcode asked for more than there was.
+        underflow: where an opcode asked for more than there was: every unpickler ends there, and nothing behind it is run.
     """
 
     uses: list[Use] = field(default_factory=list)
@@ -114,7 +114,7 @@ class Trace:
     broken_at: int = 0
     steps: int = 0
     result: Any = UNKNOWN
-    underflow: bool = False
+    underflow: int | None = None
 
 
 class Stopped(Exception):
@@ -144,7 +144,7 @@ class Tracer:
         on_blob: called with each longer run of bytes.
         inline: asked for bytes that are no opcodes, as joblib puts them behind an array's wrapper.
         shortest: the length from where texts and bytes are told.
-        most_steps: how many opcodes are followed; None for as many as a pickle of this size may have.
+        most_steps: how many opcodes are followed, at most as many as a pickle of this size may have.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class Tracer:
         on_blob: Callable[[Blob], None] | None = None,
         inline: Inline | None = None,
         shortest: int = 16,
-        most_steps: int | None = None,
+        most_steps: int,
     ) -> None:
         self.tape = Tape(extent, at)
         self.stack: list[Any] = []
@@ -171,7 +171,7 @@ class Tracer:
         self.here = at
         self._frame_end = _NO_FRAME
         self._acts = acts
-        self._most_steps = _STEPS + (extent.nbytes - at) // 2 if most_steps is None else most_steps
+        self._most_steps = min(_STEPS + (extent.nbytes - at) // 2, most_steps)
 
     def run(self) -> Trace:
         """Follow it to STOP, or as far as it goes."""
@@ -228,21 +228,25 @@ class Tracer:
         floor = self.marks[-1] if self.marks else 0
         if len(self.stack) > floor:
             return self.stack.pop()
-        self.trace.underflow = True
+        self._underflow()
         return UNKNOWN
 
     def top(self) -> Any:
         if self.stack:
             return self.stack[-1]
-        self.trace.underflow = True
+        self._underflow()
         return UNKNOWN
+
+    def _underflow(self) -> None:
+        if self.trace.underflow is None:
+            self.trace.underflow = self.here
 
     def mark(self) -> None:
         self.marks.append(len(self.stack))
 
     def to_mark(self) -> list[Any]:
         if not self.marks:
-            self.trace.underflow = True
+            self._underflow()
             taken, self.stack = self.stack, []
             return taken
         at = self.marks.pop()

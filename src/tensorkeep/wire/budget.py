@@ -17,10 +17,13 @@ class Budget:
         file: for messages.
         nbytes: the file's size: of a larger one more may be made.
         limits: `expanded_bytes` and `expansion`.
+
+    Attributes:
+        nbytes: the file's size, in bytes.
     """
 
     def __init__(self, file: str, nbytes: int, limits: Limits) -> None:
-        self.file = file
+        self.file, self.nbytes = file, nbytes
         self.limit = max(limits.expanded_bytes, limits.expansion * nbytes)
         self.spent = 0
         self._lock = threading.Lock()

@@ -284,6 +284,17 @@ class ZipArchive(Mapping[str, Member]):
                 raise self.error(f"{last.name!r:.200} would reach into the directory: cut short or damaged")
             self._room[last.name] = directory_at
 
+    def between(self) -> Iterator[Extent]:
+        """What the directory leaves out: in front of, between and behind the members that it has, where a member would find room."""
+        begin = self.begin
+        for member in sorted(self._members.values(), key=attrgetter("header_at")):
+            if member.header_at - begin >= _LOCAL.size:
+                yield self.extent.part(begin, member.header_at)
+            name_nbytes, extra_nbytes = _LOCAL.unpack(self.extent.read(member.header_at, member.header_at + _LOCAL.size))[-2:]
+            begin = member.header_at + _LOCAL.size + name_nbytes + extra_nbytes + member.packed_nbytes
+        if (stop := max(self._room.values(), default=begin)) - begin >= _LOCAL.size:
+            yield self.extent.part(begin, stop)
+
     def packed(self, name: str) -> Extent:
         """A member as it lies in the archive, behind its local header.
 
