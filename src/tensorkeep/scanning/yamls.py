@@ -29,8 +29,9 @@ _TARGETS: Final = frozenset(
     }
 )
 """Packages of models whose classes their configurations name."""
-_MOST: Final = 100_000  # tags, and anchors with aliases, that are looked at
+_MOST: Final = 100_000  # tags, targets, and anchors with aliases, that are looked at
 _MOST_VALUES: Final = 1_000_000  # that aliases may stand for
+_DEEPEST: Final = 1_000  # characters of indentation
 _MOST_OPEN: Final = 50  # anchors that an alias is counted for
 
 
@@ -39,11 +40,14 @@ def judge(text: str, thing: Thing, look: Look) -> None:
     _tags(text, thing, look)
     _aliases(text, thing, look)
     if "\\" in text:  # in quotes, which nobody looks for here
-        text = _ESCAPE.sub(lambda found: chr(int(found[1] or found[2] or found[3], 16)), text)
+        text = _ESCAPE.sub(lambda found: chr(int(found[1] or found[2] or found[3], 16)), text, count=_MOST)
     if "_target_" not in text:
         return
     anchored = dict(_ANCHORED.findall(text))
-    for found in _TARGET.finditer(text):
+    for number, found in enumerate(_TARGET.finditer(text)):
+        if number >= _MOST:
+            look.stopped(thing.place, f"more than {_MOST:,} targets")
+            return
         name = found[1] or anchored.get(found[2][1:].rstrip(",}]"), "")
         if name:
             target(name, thing.place, look)
@@ -77,10 +81,14 @@ def _aliases(text: str, thing: Thing, look: Look) -> None:
     """Count what aliases stand for: each adds to the anchors that it stands below, by its line's indentation."""
     sizes: dict[str, int] = {}
     open_: list[tuple[int, int, str]] = []  # anchors: the begin of their line, its indentation, their name
+    begin = indentation = at = 0
     for found in islice(_MARK.finditer(text), _MOST):
         kind, name = found[1], found[2]
-        begin = text.rfind("\n", max(0, found.start() - 10_000), found.start()) + 1
-        indentation = len(text[begin : found.start()]) - len(text[begin : found.start()].lstrip(" -"))
+        if (newline := text.rfind("\n", at, found.start())) >= 0 or not at:
+            begin = newline + 1
+            line = text[begin : min(begin + _DEEPEST, found.start())]
+            indentation = len(line) - len(line.lstrip(" -"))
+        at = found.start()
         while open_ and open_[-1][0] != begin and open_[-1][1] >= indentation:
             open_.pop()
         if kind == "&":
