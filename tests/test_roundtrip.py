@@ -9,6 +9,7 @@ import random
 import types
 import warnings
 from collections import OrderedDict, defaultdict, namedtuple
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -145,6 +146,35 @@ def test_generators_go_on_where_they_stood(bits: type) -> None:
     wanted = generator.standard_normal(5).tolist(), python.random()
     for state in (fresh, restored):
         assert (state["numpy"].standard_normal(5).tolist(), state["python"].random()) == wanted
+
+
+GENERATORS: dict[str, Callable[[], Any]] = {
+    "Random": lambda: random.Random(1),
+    "PCG64": lambda: np.random.default_rng(1),
+    "MT19937": lambda: np.random.Generator(np.random.MT19937(1)),
+    "SFC64": lambda: np.random.SFC64(1),
+    "RandomState": lambda: np.random.RandomState(1),
+    "number": lambda: 3,
+    "list": lambda: [1, 2, 3],
+}
+
+
+@pytest.mark.parametrize("wanted", [name for name in GENERATORS if name not in ("number", "list")])
+def test_a_generator_of_another_kind_is_a_mismatch_and_no_damage(wanted: str) -> None:
+    """It is named by its path, nothing is changed, and a store does not take the checkpoint for damaged."""
+    target, before = GENERATORS[wanted](), GENERATORS[wanted]()
+    for saved in GENERATORS:
+        if {saved, wanted} not in ({wanted}, {"MT19937", "RandomState"}):
+            with pytest.raises(tk.MismatchError) as caught:
+                tk.loads(tk.dumps({"rng": {"a": GENERATORS[saved]()}}), into={"rng": {"a": target}})
+            assert caught.value.report.problems[0].path == "rng.a"
+    assert tk.dumps(target) == tk.dumps(before)
+
+
+def test_an_old_generator_that_numpy_cannot_set_is_refused() -> None:
+    """Its file could not be loaded: NumPy takes states of the Mersenne Twister alone for it."""
+    with pytest.raises(tk.UnsupportedError, match=r"rng: a RandomState over PCG64"):
+        tk.dumps({"rng": np.random.RandomState(np.random.PCG64(1))})
 
 
 @pytest.mark.parametrize("entropy", [7, 2**100, [1, 2, 2**40]])

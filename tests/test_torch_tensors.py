@@ -304,3 +304,12 @@ def test_a_device_that_is_not_here_is_named(device: str) -> None:
     with pytest.raises(ValueError, match=f"device='{device}'"):
         tk.loads(tk.dumps({"x": torch.ones(2)}), device=device)
     assert torch.equal(tk.loads(tk.dumps({"x": torch.ones(2)}), device="cpu")["x"], torch.ones(2))
+
+
+@pytest.mark.parametrize("wanted", [torch.float16, torch.device("cpu"), torch.Size([2])], ids=str)
+@pytest.mark.parametrize("saved", [3, "no such one", [1.5], {"a": 1}, None], ids=str)
+def test_a_small_value_of_another_kind_is_a_mismatch(wanted: object, saved: object) -> None:
+    """And not a file that is broken, which a store would take for damage."""
+    with pytest.raises(tk.MismatchError, match=r"  x\.a  "):
+        tk.loads(tk.dumps({"x": {"a": saved}}), into={"x": {"a": wanted}})
+    assert tk.loads(tk.dumps({"x": {"a": wanted}}), into={"x": {"a": wanted}}) == {"x": {"a": wanted}}

@@ -14,6 +14,7 @@ _BIT_GENERATORS: Final = {
     kind.__name__: kind for kind in (np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox, np.random.SFC64)
 }
 
+_VERSIONS: Final = (2, 3)  # of the states of `random.Random` that Python takes
 _SEED: Final = "seed_seq"
 _TAKES_SEEDS: Final = isinstance((*np.random.PCG64(0).__reduce__(), None)[2], tuple)  # whether one that is there can get another
 _MOST_BITS: Final = 1 << 14  # of a number of a seed
@@ -34,7 +35,11 @@ class RngAdapter:
         if isinstance(obj, random.Random):
             return Captured("rng.python", "Random", obj.getstate(), origin=obj)
         if isinstance(obj, np.random.RandomState):
-            return Captured("rng.legacy", "RandomState", obj.get_state(legacy=False), origin=obj)
+            state: Any = obj.get_state(legacy=False)
+            if state["bit_generator"] != "MT19937":
+                reason = f"a RandomState over {state['bit_generator']}, which does not take its own state back"
+                raise UnsupportedError("", reason, hint="Take a numpy.random.Generator.")
+            return Captured("rng.legacy", "RandomState", state, origin=obj)
         bits = obj.bit_generator if isinstance(obj, np.random.Generator) else obj
         name = type(bits).__name__
         if type(bits) is not _BIT_GENERATORS.get(name):
@@ -69,8 +74,16 @@ class RngAdapter:
         return made
 
     def plan(self, target: Captured, state: Tree, path: str, matcher: Matcher) -> Result:
+        obj = target.origin
+        if not _is_alike(target, state):
+            named = state.get("bit_generator") if isinstance(state, dict) else None
+            if isinstance(named, str):
+                matcher.problem("kind", path, f"a {named:.40}", f"a {target.cls}")
+            else:
+                matcher.other_kind(state, path, f"a {target.cls}")
+            return lambda: obj
         # Brought back as a generator of its own first: so what is no state is refused before anything is changed.
-        loaded, obj = matcher.value(Captured(target.kind, target.cls, state)), target.origin
+        loaded = matcher.value(Captured(target.kind, target.cls, state))
         former: list[Any] = []
 
         def apply() -> None:
@@ -83,6 +96,14 @@ class RngAdapter:
 
         matcher.steps.append(Step(path, apply, undo))
         return lambda: obj
+
+
+def _is_alike(target: Captured, state: Tree) -> bool:
+    """Whether it is the state of such a generator, be it a right one or not."""
+    if target.kind == "rng.python":
+        return isinstance(state, (list, tuple)) and len(state) == 3 and type(state[0]) is int and state[0] in _VERSIONS
+    wanted: Any = target.state
+    return isinstance(state, dict) and state.get("bit_generator") == wanted["bit_generator"]
 
 
 def _seed(bits: Any) -> dict[str, Any] | None:

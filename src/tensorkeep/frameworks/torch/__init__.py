@@ -88,7 +88,19 @@ class TorchAdapter:
             return composed.plan_subclass(target, state, path, matcher)
         if kind == "generator":
             return generators.plan(target, state, path, matcher)
+        if not _is_value(kind, state):
+            matcher.other_kind(state, path, f"a torch.{kind.capitalize() if kind == 'size' else kind}")
+            return lambda: target.origin
         return matcher.value(Captured(target.kind, target.cls, state))
+
+
+def _is_value(kind: str, state: Tree) -> bool:
+    """Whether such a small value can be made of it."""
+    if kind == "size":
+        return isinstance(state, (list, tuple)) and all(type(length) is int for length in state)
+    if kind == "dtype":
+        return isinstance(state, str) and state in _DTYPES
+    return kind != "device" or (isinstance(state, str) and generators.DEVICE.fullmatch(state) is not None)
 
 
 ADAPTER: Final = TorchAdapter()
