@@ -528,6 +528,7 @@ HARMLESS: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
         lambda: zipped({"m/.data/extern_modules": b"collections\ntorch._utils\ntorch\n", "m/model/x.pkl": PLAIN}),
     ),
     "YAML with aliases": ("m.yaml", lambda: b"base: &base\n  lr: 1\na:\n  <<: *base\nb:\n  <<: *base\n  _target_: torch.optim.Adam\n"),
+    "JSON that begins as a server's answer does": ("results.json", lambda: b'{"error": 0.125}'),
     "JSON in UTF-16": ("config.json", lambda: '{"a": "ä"}'.encode("utf-16")),
     "MessagePack": ("m.msgpack", lambda: b"\x81\xa1w\x01"),
     "random bytes": ("weights.bin", lambda: bytes((index * 7919 + index // 251) % 256 for index in range(100_000))),

@@ -453,6 +453,15 @@ def test_a_pickle_that_inflates_is_followed_as_far_as_its_file_is_worth(monkeypa
     assert any("more steps" in why for why in scan.incomplete), scan.incomplete
 
 
+@pytest.mark.parametrize("name", ["a.onnx", "a.pb"])
+def test_fields_that_inflate_are_followed_as_far_as_their_file_is_worth(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message of twenty million fields takes 270 KB of a zip archive."""
+    kind = "onnx" if name.endswith("onnx") else "tensorflow"
+    monkeypatch.setattr(f"tensorkeep.scanning.{kind}._FEW_FIELDS", 1_000)
+    scan = tk.scan(io.BytesIO(attacks.zipped({name: b"\x18\x01" * (3 << 20)}, deflate=True)))
+    assert any("more fields" in why for why in scan.incomplete), scan.incomplete
+
+
 def test_members_of_a_zip_are_read_once_and_lazily(tmp_path: Path) -> None:
     """A large storage of a checkpoint costs no time: no loader unpickles it."""
     with zipfile.ZipFile(tmp_path / "m.pt", "w") as archive:

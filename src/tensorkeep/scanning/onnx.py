@@ -11,7 +11,7 @@ from tensorkeep.errors import FormatError
 from tensorkeep.formats.onnx_tensor import at_a_glance
 from tensorkeep.scanning.code import code_in
 from tensorkeep.scanning.look import Look, Thing
-from tensorkeep.wire.protobuf import Message
+from tensorkeep.wire.protobuf import Message, Meter
 
 _BEGINS: Final = re.compile(rb"\x08[\x01-\x1f][\x12\x1a\x22\x2a\x32\x3a\x42]|\x3a|\x42|\x12")
 _MODEL_FIELDS: Final = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26})
@@ -24,6 +24,8 @@ _DOMAINS: Final = frozenset(
     }
 )
 _PYTHON: Final = frozenset({"PyOp", "PythonOp", "PyCustomOp", "PythonOpGrad", "PyFunc"})
+_MOST_MESSAGES: Final = 100_000_000
+_FEW_FIELDS: Final = 3_000_000
 _MOST_NODES: Final = 1_000_000
 
 
@@ -57,7 +59,7 @@ class _Model:
         self._nodes = 0
 
     def look_at(self) -> None:
-        model = Message(self._thing.extent, "model")
+        model = Message(self._thing.extent, "model", meter=Meter(_MOST_MESSAGES, _FEW_FIELDS + self._look.budget.nbytes))
         functions = list(model.messages(25, "function"))
         self._own = {function.text(10, "domain of a function") for function in functions}
         for entry in model.messages(14, "metadata"):

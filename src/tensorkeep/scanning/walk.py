@@ -13,7 +13,7 @@ _SURE: Final = frozenset({"zip", "tar", "closed archive", "NumPy", "safetensors"
 _MARKED: Final = frozenset(
     {
         *(".h5", ".hdf5", ".hdf", ".keras", ".npy", ".npz", ".gguf", ".safetensors", ".tar", ".zip", ".mar", ".skops", ".tflite", ".ptl"),
-        *(".pt2", ".jit", ".nemo", ".json", ".gz", ".tgz", ".xz", ".bz2", ".zst", ".lz4", ".lzma", ".7z", ".rar"),
+        *(".pt2", ".jit", ".nemo", ".gz", ".tgz", ".xz", ".bz2", ".zst", ".lz4", ".lzma", ".7z", ".rar"),
     }
 )
 """What files of formats with a mark are called: one without it could not be read."""
@@ -54,7 +54,7 @@ def look_at(thing: Thing, look: Look) -> None:
     if found:
         return
     commands.search(thing, look)
-    if (thing.suffix in pickles.NAMES or thing.suffix in _MARKED) and not known and not _is_table(thing):
+    if (thing.suffix in pickles.NAMES or thing.suffix in _MARKED or thing.suffix == ".json") and not known and not _is_table(thing):
         look.stopped(thing.place, f"called {thing.suffix}, and neither that nor another format that is known")
 
 

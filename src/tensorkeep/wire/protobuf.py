@@ -39,16 +39,18 @@ Unpack = Callable[[int, int, str], Iterator[Array]]
 
 
 class Meter:
-    """How many messages of one file may be looked into: each takes some microseconds, and its file two bytes.
+    """How many messages of one file may be looked into, and fields in them: each takes its time, and next to no bytes deflated.
 
     Args:
-        most: the limit.
+        most: the limit of messages.
+        fields: that of fields, counted in each message that they stand in; None for as many as there are.
     """
 
-    __slots__ = ("left", "most")
+    __slots__ = ("fields", "left", "most")
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, fields: int | None = None) -> None:
         self.most = self.left = most
+        self.fields = fields
 
 
 class Message:
@@ -80,7 +82,9 @@ class Message:
             if meter.left < 0:
                 raise self.error(f"more than {meter.most:,} messages, which is more than a file of this size needs")
         self._reach(start, stop)
-        self._fields = _scan(extent, start, stop, self._window, self._begin, what)
+        self._fields = _scan(extent, start, stop, self._window, self._begin, what, None if meter is None else meter.fields)
+        if meter is not None and meter.fields is not None:
+            meter.fields -= sum(map(len, self._fields.values())) // 3
 
     def _reach(self, start: int, stop: int) -> None:
         """Have some bytes in the window, if they are few."""
@@ -308,7 +312,7 @@ class Message:
         return self._repeated(number, _FIXED32 if dtype.itemsize == 4 else _FIXED64, dtype, unpack, single, what)
 
 
-def _scan(extent: Extent, start: int, stop: int, window: bytes, begin: int, what: str) -> dict[int, "array[int]"]:
+def _scan(extent: Extent, start: int, stop: int, window: bytes, begin: int, what: str, most: int | None) -> dict[int, "array[int]"]:
     """The fields of a message by number: for each its wire type and two numbers, where its bytes begin and end, or its value and 0.
 
     Flat arrays, and a window of bytes: a file of 10 MB may have five million fields.
@@ -319,6 +323,8 @@ def _scan(extent: Extent, start: int, stop: int, window: bytes, begin: int, what
         if not begin <= at < begin + len(window) or at + _LONGEST_BYTES > begin + len(window) < stop:
             window, begin = bytes(extent.read(at, min(at + ahead, stop))), at
             ahead = _LARGE_BYTES
+            if most is not None and sum(map(len, fields.values())) > 3 * most:
+                raise FormatError(extent.name, f"{what}: more fields than a file of this size needs")
         index = at - begin
         try:
             tag = window[index]
