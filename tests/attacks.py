@@ -378,6 +378,7 @@ DANGEROUS: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
     "a YAML tag in escapes": ("model.yaml", lambda: b"!!pyth%6Fn/object/apply:os.system ['true']\n"),
     "a YAML tag in UTF-16": ("model.yaml", lambda: "x: !!python/object/apply:os.system ['true']\n".encode("utf-16")),
     "a YAML target in braces": ("m.yaml", lambda: b"model: {lr: 1, _target_: os.system, command: 'true'}\n"),
+    "a YAML target that leads out of its package": ("m.yaml", lambda: b"model:\n  _target_: diffusers.utils.shutil.move\n"),
     "a YAML target in escapes": ("m.yaml", lambda: b'model:\n  "_t\\x61rget_": os.system\n'),
     "a YAML target by an alias": ("m.yaml", lambda: b"x: &x os.system\nmodel:\n  _target_: *x\n"),
     "an XML entity in UTF-16": ("m.xml", lambda: '<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><a>&b;</a>'.encode("utf-16")),

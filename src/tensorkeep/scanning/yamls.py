@@ -29,6 +29,13 @@ _TARGETS: Final = frozenset(
     }
 )
 """Packages of models whose classes their configurations name."""
+_WAYS_OUT: Final = frozenset(
+    {
+        *("os", "posix", "nt", "sys", "subprocess", "shutil", "socket", "ctypes", "pty"),
+        *("pickle", "marshal", "importlib", "builtins", "runpy"),
+    }
+)
+"""Modules that those of any package import, and by which a dotted name leads out of it."""
 _MOST: Final = 100_000  # tags, targets, and anchors with aliases, that are looked at
 _MOST_VALUES: Final = 1_000_000  # that aliases may stand for
 _DEEPEST: Final = 1_000  # characters of indentation
@@ -58,7 +65,8 @@ def judge(text: str, thing: Thing, look: Look) -> None:
 def target(name: str, place: str, look: Look) -> None:
     """Judge the dotted name of what a configuration has called."""
     module, _, attribute = name.rpartition(".")
-    if module and severity(module, attribute) == "dangerous":
+    led_out = any(part in _WAYS_OUT or part.startswith("__") for part in name.split(".")[1:])
+    if module and (led_out or severity(module, attribute) == "dangerous"):
         look.found("dangerous", place, f"would call {name}", "config-target")
     elif module and name.partition(".")[0] not in _TARGETS and severity(module, attribute) != "harmless":
         look.found("unknown", place, f"would call {name}", "config-target")
