@@ -1,6 +1,7 @@
 """A run that goes on from before a damaged checkpoint: nobody is there to help it, so it must neither stop nor inherit the damage."""
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import socket
@@ -116,6 +117,21 @@ def test_what_is_beyond_a_readers_limits_is_not_damaged(tmp_path: Path) -> None:
         with pytest.raises(FileExistsError, match="step 1 was saved by"):
             store.save({"w": np.ones(3)}, step=1)
         assert not store.load()["w"].any()
+
+
+def test_what_a_changed_class_does_not_take_is_not_damaged(tmp_path: Path) -> None:
+    """The run has another dataclass than it had: it is told so, and never set back to an older checkpoint."""
+    old = dataclasses.make_dataclass("Settings", [("lr", float), ("decay", float)])
+    new = dataclasses.make_dataclass("Settings", [("lr", float), ("momentum", float)])
+    with tk.Store(tmp_path / "run") as store:
+        store.save({"settings": None}, step=0)
+        store.save({"settings": old(0.1, 0.2)}, step=1, wait=True)
+        for read in (store.load, store.resume):
+            with pytest.raises(tk.FormatError, match=r"a Settings cannot be brought back: .*decay"):
+                read(types=(new,))
+        with pytest.raises(FileExistsError, match="step 1 was saved by"):
+            store.save({"settings": None}, step=1)
+        assert store.load() == {"settings": {"lr": 0.1, "decay": 0.2}}
 
 
 @pytest.mark.parametrize("gone", ["packs", "packs/*.pack", "."])

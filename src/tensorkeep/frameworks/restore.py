@@ -30,6 +30,7 @@ from tensorkeep.tensors import LazyTensor, Live, as_array
 from tensorkeep.transposing import hint
 from tensorkeep.tree import Captured, Packed, Stub, Tree, like, tensors
 
+ANOTHER_CLASS: Final = "A class or a package may be another than when it was saved; without types= and build= it comes as plain values."
 _REBUILT_BYTES: Final = 64 << 20  # of tensors that objects may be made of, or so many times the file's size
 _REBUILT_TIMES: Final = 100
 _TOLD: Final = 3  # sentences of what was left out, in a hint
@@ -159,7 +160,7 @@ class Builder:
         except TensorkeepError:
             raise
         except (ValueError, TypeError, AttributeError, ArithmeticError, LookupError, AssertionError) as error:
-            raise FormatError(self.file, f"a {node.cls} cannot be brought back: {error}") from error
+            raise FormatError(self.file, f"a {node.cls} cannot be brought back: {error}", hint=ANOTHER_CLASS) from error
         self.asked_for += making is not None
         if made is not state and not making:
             self.spend(node)

@@ -7,6 +7,7 @@ from typing import Any, Final, Unpack, cast
 
 from tensorkeep.backends.keys import Backend
 from tensorkeep.errors import CheckpointGone, CorruptError, FormatError, TensorkeepWarning, warn
+from tensorkeep.frameworks.restore import ANOTHER_CLASS
 from tensorkeep.limits import Limits, limits_of
 from tensorkeep.loading import Options, check_options, load_contents
 from tensorkeep.store import gc, names, retention, tags
@@ -259,5 +260,5 @@ class Checkpoints(ABC):
 
 
 def _is_damage(error: Exception) -> bool:
-    """Whether it says that a checkpoint is not what was saved, and not that it is more than its reader would take."""
-    return not isinstance(error, FormatError) or error.hint != TRUST
+    """Whether it says that a checkpoint is not what was saved, and not that its reader would not take so much, or cannot build it."""
+    return not isinstance(error, FormatError) or error.hint not in (TRUST, ANOTHER_CLASS)
