@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import tensorkeep as tk
+from test_workers import _ours
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -229,7 +230,7 @@ def test_many_threads_may_read_one_open_file(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
     assert wrong == []
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("tensorkeep-")]  # nothing of ours stays
+    assert _ours() == []  # nothing of ours stays
 
 
 def _peak(code: str, tmp_path: Path) -> int:
