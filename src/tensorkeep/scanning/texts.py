@@ -1,5 +1,6 @@
 """Texts: JSON, YAML, XML, templates and Python sources that stand beside weights, or among the members of an archive."""
 
+import codecs
 import json
 import re
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ _BY_ZEROS: Final[dict[tuple[bool, ...], str]] = {
     (True, False): "utf-16-be",
     (False, True): "utf-16-le",
 }
+for _name in _BY_ZEROS.values():
+    codecs.lookup(_name)  # Python imports a codec when it is first asked for: here, and never because of what stands in a file
 _LIBRARY: Final = re.compile(r"\.(?:so|dll|dylib)(?:\.\d+)*\Z", re.IGNORECASE)
 _PLACEHOLDER: Final = re.compile(r"//(?:GDA|Array)?Placeholder:(\S{1,300})")
 
