@@ -84,7 +84,7 @@ _ALLOWED: Final = {
 }
 
 
-def look(paths: Iterable[Path], *, scan: bool = True, timeout_s: float = 600) -> list[Outcome]:
+def look(paths: Iterable[Path], *, scan: bool = True, timeout_s: float = 3000) -> list[Outcome]:
     """Open every file, read all its tensors, and scan it, in a process of its own.
 
     Args:
