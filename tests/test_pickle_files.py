@@ -1,5 +1,6 @@
 """Pickle files of all kinds: what their writers load comes back, without their code; what is hostile ends in an error."""
 
+import gzip
 import io
 import os
 import pickle
@@ -48,8 +49,6 @@ def samples() -> dict[str, bytes]:
 @pytest.mark.parametrize("protocol", range(6))
 def test_a_network_in_plain_containers_comes_back(protocol: int) -> None:
     """`{'weights': [...], 'biases': [...]}` in every protocol, bit for bit; compressed too."""
-    import gzip
-
     data = pickle.dumps(NETWORK, protocol)
     assert_same_bits(loaded(data), NETWORK)
     assert_same_bits(loaded(gzip.compress(data)), NETWORK)
@@ -429,3 +428,13 @@ def test_a_stub_is_not_saved_as_if_it_were_the_object() -> None:
     """The error names the class, and what to save instead."""
     with pytest.raises(tk.UnsupportedError, match=r"net: a stub of torch\.nn\.Linear.*`fields`"):
         tk.dumps({"net": tk.Stub("torch.nn", "Linear", {"weight": np.ones(2)})})
+
+
+def test_opcodes_that_inflate_are_counted(tmp_path: Path) -> None:
+    """Some kilobytes may hold hours of them, of which none makes anything. Those of a genuine pickle, however well it packs, are read."""
+    path = tmp_path / "a.pkl.gz"
+    path.write_bytes(gzip.compress(b"\x80\x04" + b"N0" * (8 << 20) + b"N."))
+    with soon(8.0), pytest.raises(tk.FormatError, match=r"opcodes in pickles that inflate[\s\S]*expanded_bytes"):
+        tk.load(path)
+    path.write_bytes(gzip.compress(pickle.dumps([1.5] * 1_000_000), 1))
+    assert tk.load(path) == [1.5] * 1_000_000

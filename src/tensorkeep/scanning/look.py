@@ -23,7 +23,7 @@ _DEEPEST: Final = 6  # archives, wrappers and texts inside each other
 _MOST_THINGS: Final = 200_000
 _MOST_FINDINGS: Final = 1_000
 _MOST_NAMED: Final = 10_000  # names of other files that are looked up
-_STEPS: Final = 8_000_000
+_STEPS: Final = 700_000  # which may take a second or more
 _LONGEST: Final = 400  # characters of what is told
 
 
@@ -84,7 +84,7 @@ class Look:
         self, file: str, *, limits: Limits, budget: Budget, inside: "Callable[[Thing, Look], None]", folder: Surroundings | None = None
     ) -> None:
         self.file, self.limits, self.budget, self._inside, self._folder = file, limits, budget, inside, folder
-        self.steps = _STEPS + 4 * budget.nbytes
+        self.steps = _STEPS + 2 * budget.nbytes
         self._named: dict[str, str] = {}
         self.findings: dict[tuple[str, str], Tally] = {}
         self.incomplete: list[str] = []

@@ -10,7 +10,6 @@ Source: https://github.com/python/cpython/blob/main/Lib/pickletools.py, which de
 
 import struct
 from collections.abc import Callable, Iterable
-from itertools import repeat
 from typing import Any, Final, NamedTuple
 
 from tensorkeep.limits import DEFAULT_LIMITS, Limits
@@ -72,10 +71,10 @@ def run(
     state = State(
         extent, constructors, at=at, limits=limits, budget=budget, persistent=persistent, buffers=buffers
     )  # fmt: skip
-    return _loop(state, limits.opcodes)
+    return _loop(state)
 
 
-def _loop(state: State, most: int) -> Result:
+def _loop(state: State) -> Result:
     """All opcodes up to STOP.
 
     One long function, for a call costs as much as an opcode. Its opcodes stand in three groups by their number, those that genuine
@@ -84,7 +83,7 @@ def _loop(state: State, most: int) -> Result:
     stack, marks, memo, data, soft = state.stack, state.marks, state.memo, state.data, state.soft
     at = op = made = 0  # made: containers, which the state counts when a window ends
     try:
-        for _ in repeat(None, most):
+        for _ in state.steps:
             if at >= soft:
                 state.containers, made = state.containers + made, 0
                 at = state.refill(at)
@@ -239,4 +238,4 @@ def _loop(state: State, most: int) -> Result:
             stack, data, soft = state.stack, state.data, state.soft
     except IndexError:
         raise state.error(at, f"opcode {op:#04x} takes more from the stack than is on it") from None
-    raise state.error(at, f"more than {most:,} opcodes", hint="If you trust it, pass limits=tk.Limits(opcodes=...).")
+    raise state.error(at, f"more than {state.limits.opcodes:,} opcodes", hint="If you trust it, pass limits=tk.Limits(opcodes=...).")

@@ -4,6 +4,8 @@ Lives here: what all opcodes share, and what counts what a pickle makes. Lives e
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import repeat
+from operator import length_hint
 from typing import Any, Final, Literal
 
 from tensorkeep.errors import CUT_SHORT, FormatError, TensorkeepError, shown
@@ -56,6 +58,7 @@ class State:
         size: bytes of the pickle in the window.
         soft: from this place in the window on the next one is wanted.
         containers: how many were made.
+        steps: gives as many times None as there may be opcodes.
     """
 
     def __init__(
@@ -81,7 +84,8 @@ class State:
         self.gaps = False
         self.remembered = 0
         self.containers = self.calls = 0
-        self._charged = 0
+        self.steps = repeat(None, limits.opcodes)
+        self._charged, self._left = 0, limits.opcodes
         self.globals: dict[tuple[str, str], Global] = {}
         self.data, self.base, self.size, self.soft = b"", at, 0, 0
 
@@ -112,6 +116,9 @@ class State:
         made = self.containers - self._charged
         self._charged = self.containers
         self.budget.spend(made * _CONTAINER_BYTES + walked * _OTHER_BYTES, "a pickle")
+        left = length_hint(self.steps)
+        self.budget.walk(self._left - left)
+        self._left = left
         for what, count in (("containers", self.containers), ("calls", self.calls)):
             if count > _FREE[what] + self.extent.nbytes // _BYTES_EACH[what]:
                 raise FormatError(self.extent.name, f"{count:,} {what} in a pickle of {self.extent.nbytes:,} bytes")

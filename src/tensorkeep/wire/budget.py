@@ -5,9 +5,13 @@ memory is taken.
 """
 
 import threading
+from typing import Final
 
 from tensorkeep.errors import FormatError
 from tensorkeep.limits import Limits
+
+_STEP_BYTES: Final = 64  # what a step counts for: four million take a second, and as many come out of some kilobytes
+_TRUST: Final = "If you trust it, pass limits=tk.Limits(expanded_bytes=...)."
 
 
 class Budget:
@@ -25,7 +29,7 @@ class Budget:
     def __init__(self, file: str, nbytes: int, limits: Limits) -> None:
         self.file, self.nbytes = file, nbytes
         self.limit = max(limits.expanded_bytes, limits.expansion * nbytes)
-        self.spent = 0
+        self.spent = self.steps = 0
         self._lock = threading.Lock()
 
     def spend(self, nbytes: int, what: str) -> None:
@@ -41,5 +45,18 @@ class Budget:
             raise FormatError(
                 self.file,
                 f"{what:.200} would take {nbytes:,} bytes, and all that is made from this file may take {self.limit:,}",
-                hint="If you trust it, pass limits=tk.Limits(expanded_bytes=...).",
+                hint=_TRUST,
             )
+
+    def walk(self, steps: int) -> None:
+        """Count opcodes of pickles that were followed. As they stand in a file it never has too many; inflated, they take time for next
+        to no bytes.
+
+        Raises:
+            FormatError: with these there were more than the limit is worth.
+        """
+        with self._lock:
+            self.steps += steps
+            over = self.steps * _STEP_BYTES > self.limit
+        if over:
+            raise FormatError(self.file, f"more than {self.limit // _STEP_BYTES:,} opcodes in pickles that inflate", hint=_TRUST)
