@@ -453,6 +453,13 @@ def test_a_pickle_that_inflates_is_followed_as_far_as_its_file_is_worth(monkeypa
     assert any("more steps" in why for why in scan.incomplete), scan.incomplete
 
 
+@pytest.mark.parametrize("name", ["a.yaml", "config.json", "saved_model.pbtxt", "a.bin"])
+def test_texts_that_inflate_are_searched_as_far_as_their_file_is_worth(name: str) -> None:
+    """Sixty megabytes of them took ten seconds, and a file of 120 KB."""
+    scan = tk.scan(io.BytesIO(attacks.zipped({name: b"!!python/x cmd {{ a: " * (1 << 20)}, deflate=True)))
+    assert any("a text of" in why or "of this size" in why for why in scan.incomplete), scan.incomplete
+
+
 @pytest.mark.parametrize("name", ["a.onnx", "a.pb"])
 def test_fields_that_inflate_are_followed_as_far_as_their_file_is_worth(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A message of twenty million fields takes 270 KB of a zip archive."""

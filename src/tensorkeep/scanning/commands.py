@@ -29,6 +29,7 @@ _PROGRAM: Final = re.compile(rb"\x7fELF[\x01\x02][\x01\x02]\x01|This program can
 _FEW_BYTES: Final = 1 << 20
 _WINDOW_BYTES: Final = 4 << 20
 _OVERLAP_BYTES: Final = 256
+_AROUND_BYTES: Final = 256  # that are searched at an anchor
 
 
 def search(thing: Thing, look: Look, *, after: int = 0) -> None:
@@ -36,7 +37,7 @@ def search(thing: Thing, look: Look, *, after: int = 0) -> None:
     few, program = _few(thing, after), False
     is_prose = bool(_PROSE.match(thing.name)) and b"\0" not in thing.head
     for begin, window, is_new in _windows(thing, after):
-        if is_new and not is_prose and (found := _command(window)) is not None:
+        if is_new and not is_prose and (found := _command(window, thing, look)) is not None:
             text = window[max(0, found.start() - 20) : found.end() + 40].decode("ascii", "replace")
             look.found(
                 "unknown",
@@ -68,13 +69,17 @@ def _windows(thing: Thing, after: int) -> Iterator[tuple[int, bytes, bool]]:
         before = window
 
 
-def _command(window: bytes) -> "re.Match[bytes] | None":
+def _command(window: bytes, thing: Thing, look: Look) -> "re.Match[bytes] | None":
     for anchor in _ANCHORS:
         at = window.find(anchor)
         while at >= 0:
-            if found := _COMMAND.search(window, max(0, at - 32), at + 256):
+            look.text_bytes -= _AROUND_BYTES
+            if look.text_bytes < 0:
+                look.stopped(thing.place, "more places where a command may stand than a file of this size needs")
+                return None
+            if found := _COMMAND.search(window, max(0, at - 32), at + _AROUND_BYTES):
                 return found
-            at = window.find(anchor, at + 256)
+            at = window.find(anchor, at + _AROUND_BYTES)
     return None
 
 

@@ -23,7 +23,8 @@ _DEEPEST: Final = 6  # archives, wrappers and texts inside each other
 _MOST_THINGS: Final = 200_000
 _MOST_FINDINGS: Final = 1_000
 _MOST_NAMED: Final = 10_000  # names of other files that are looked up
-_STEPS: Final = 700_000  # which may take a second or more
+_STEPS: Final = 400_000  # which may take a second
+_TEXT_BYTES: Final = 8 << 20  # likewise
 _LONGEST: Final = 400  # characters of what is told
 
 
@@ -55,10 +56,6 @@ class Thing:
         """The place of something in it."""
         return ": ".join(str(part) for part in (self.place, place) if str(part))
 
-    def whole(self, most: int) -> bytes | None:
-        """All its bytes, if they are no more than so many."""
-        return bytes(self.extent.read()) if self.extent.nbytes <= most else None
-
 
 @dataclass(slots=True)
 class Tally:
@@ -78,6 +75,7 @@ class Look:
 
     Attributes:
         steps: how many opcodes of pickles may still be followed. What is inflated may have more of them than there is time.
+        text_bytes: how many bytes may still be searched as texts are, for the same reason.
     """
 
     def __init__(
@@ -85,6 +83,7 @@ class Look:
     ) -> None:
         self.file, self.limits, self.budget, self._inside, self._folder = file, limits, budget, inside, folder
         self.steps = _STEPS + 2 * budget.nbytes
+        self.text_bytes = _TEXT_BYTES + 10 * budget.nbytes
         self._named: dict[str, str] = {}
         self.findings: dict[tuple[str, str], Tally] = {}
         self.incomplete: list[str] = []
@@ -111,6 +110,15 @@ class Look:
         sentence = escaped(f"{place}: {why}" if place else why)
         if sentence not in self.incomplete and len(self.incomplete) < 100:
             self.incomplete.append(sentence)
+
+    def text(self, thing: Thing, most: int) -> bytes | None:
+        """All bytes of a text; None if they are more than so many, or than are worth it, which is told."""
+        most = max(0, min(most, self.text_bytes))
+        if thing.extent.nbytes > most:
+            self.stopped(thing.place, f"a text of {thing.extent.nbytes:,} bytes, at most {most:,} are read")
+            return None
+        self.text_bytes -= thing.extent.nbytes
+        return bytes(thing.extent.read())
 
     def leads_out(self, name: str) -> str:
         """Why a file that is named is none beside this one; "" if it is one, or is not there."""

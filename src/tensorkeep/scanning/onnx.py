@@ -25,7 +25,7 @@ _DOMAINS: Final = frozenset(
 )
 _PYTHON: Final = frozenset({"PyOp", "PythonOp", "PyCustomOp", "PythonOpGrad", "PyFunc"})
 _MOST_MESSAGES: Final = 100_000_000
-_FEW_FIELDS: Final = 3_000_000
+_FEW_FIELDS: Final = 1_000_000
 _MOST_NODES: Final = 1_000_000
 
 

@@ -91,7 +91,8 @@ def search(thing: Thing, look: Look, *, after: int = 0, spelled: bool = False) -
         spelled: whether only those of protocol 0 count that name a module of which no model needs a name.
     """
     tries, done, found = 0, after, False
-    spare = _SPARE_STEPS + (thing.extent.nbytes - after) // 40  # opcodes that may be followed in vain, all starts together
+    # Opcodes that may be followed in vain, all starts together.
+    spare = min(_SPARE_STEPS + (thing.extent.nbytes - after) // 40, look.steps)
     for at in _starts(thing.extent, after, (_TEXTS,) if spelled else (_STARTS, _TEXTS)):
         if at < done:
             continue

@@ -9,7 +9,7 @@ from typing import Final
 from tensorkeep.scanning.look import Look, Thing
 
 SUFFIXES: Final = frozenset({".jinja", ".j2", ".jinja2", ".template"})
-_LONGEST: Final = 4 << 20
+_LONGEST: Final = 1 << 20
 # A text that nobody ends goes on to the end of the block: were that no match, each quote would be tried up to there.
 _QUOTED: Final = r"'(?:[^'\\]|\\.)*(?:'|\Z)|\"(?:[^\"\\]|\\.)*(?:\"|\Z)"
 _TEXT: Final = re.compile(_QUOTED, re.DOTALL)

@@ -80,7 +80,7 @@ UNKNOWN: Final = {
 _TEXT_NODE: Final = re.compile(r"""\bop\s*:((?:\s*(?:"[^"\n]{0,200}"|'[^'\n]{0,200}'))+)""")
 _TEXT_ESCAPE: Final = re.compile(r"\\(?:[xX]([0-9a-fA-F]{1,2})|([0-7]{1,3}))")
 _MOST_MESSAGES: Final = 100_000_000
-_FEW_FIELDS: Final = 3_000_000
+_FEW_FIELDS: Final = 1_000_000
 _MOST_NODES: Final = 5_000_000
 _TEXT_BYTES: Final = 256 << 20
 
@@ -97,7 +97,7 @@ def scan(thing: Thing, look: Look) -> bool:
     for at, document in documents(thing.extent):
         judge_document(document, thing, look, where=f"byte {at:,} ")
     if thing.name.endswith(".pbtxt"):
-        text = (thing.whole(_TEXT_BYTES) or b"").decode("utf-8", "replace")
+        text = (look.text(thing, _TEXT_BYTES) or b"").decode("utf-8", "replace")
         for found in _TEXT_NODE.finditer(text):
             name = _TEXT_ESCAPE.sub(lambda code: chr(int(code[1], 16) if code[1] else int(code[2], 8)), found[1])
             judge("".join(re.findall(r"\w+", name)), "", thing, look)

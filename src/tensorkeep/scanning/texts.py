@@ -73,9 +73,7 @@ def _codec(head: bytes) -> str:
 
 def scan(thing: Thing, look: Look) -> None:
     """Look at what a text would do."""
-    raw = thing.whole(_MOST_BYTES)
-    if raw is None:
-        look.stopped(thing.place, f"a text of {thing.extent.nbytes:,} bytes, at most {_MOST_BYTES:,} are read")
+    if (raw := look.text(thing, _MOST_BYTES)) is None:
         return
     text = raw.decode(codec := _codec(thing.head), "replace")
     raw = raw if codec == "utf-8" else text.encode("utf-8", "replace")
