@@ -361,3 +361,18 @@ def test_the_first_save_says_what_to_expect(tmp_path: Path, caplog: pytest.LogCa
     with pytest.warns(tk.TensorkeepWarning, match="room for 0"), pytest.raises(OSError, match="no room for a checkpoint") as caught:
         fresh.save(state, step=1)
     assert caught.value.errno == errno.ENOSPC and not list((tmp_path / "c" / "checkpoints").glob("*"))
+
+
+def test_a_way_through_a_link_leads_where_the_system_goes(tmp_path: Path) -> None:
+    """`link/..` is the folder above the one behind the link, for a store as for a file; and what a link names is made."""
+    (tmp_path / "elsewhere" / "inner").mkdir(parents=True)
+    try:
+        (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "inner")
+    except OSError:
+        pytest.skip("no links here")
+    (tmp_path / "dangling").symlink_to("made")
+    for way, place in (("link/../run", "elsewhere/run"), ("dangling", "made")):
+        with tk.Store(f"{tmp_path}/{way}") as store:
+            store.save({"x": 1}, step=1)
+        assert (tmp_path / place / "checkpoints").is_dir()
+        assert tk.load(f"{tmp_path}/{way}@latest") == {"x": 1}

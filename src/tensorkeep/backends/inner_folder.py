@@ -143,7 +143,7 @@ class Root:
     """
 
     def __init__(self, path: str, name: str, *, create: bool) -> None:
-        self.path: Final = os.path.abspath(path)
+        self.path: Final = os.path.realpath(path)  # as the system follows it: `link/..` is not where the link is
         self.name: Final = name
         self._create = create
         self._settled: set[tuple[str, ...]] = set()
