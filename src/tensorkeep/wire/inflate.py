@@ -25,6 +25,7 @@ from tensorkeep.wire.lz4 import Lz4Frame
 _FED_BYTES: Final = 64 << 10
 _FIRST_FED_BYTES: Final = 1 << 10
 _MADE_BYTES: Final = 1 << 20  # at once, and kept: readers of headers go back and forth a little
+_SMALL_BYTES: Final = 4 << 20  # that are soon made anew
 _WHOLE_BYTES: Final = 64 << 20  # of a stream of unknown length: so much is kept once it was made to find out
 _MARKED_BYTES: Final = 2 << 20  # between two places in a stream from which it can be read on ...
 _MOST_MARKS: Final = 512  # ... of which each takes some 40 KB
@@ -273,6 +274,7 @@ class InflatedFile(Unmapped):
         with self._lock:
             if offset < self._made - len(self._kept) or self._marks:
                 self._seek(offset)
+            most_of_it = self.nbytes // 2 < into.nbytes <= _SMALL_BYTES
             while into.nbytes:
                 begin = self._made - len(self._kept)
                 if offset < self._made:
@@ -281,6 +283,8 @@ class InflatedFile(Unmapped):
                     offset, into = offset + piece.nbytes, into[piece.nbytes :]
                 elif not self._next():
                     raise FormatError(self.name, f"it inflates to {self._made:,} bytes, {self.nbytes:,} were said")
+            if most_of_it and offset == self.nbytes:  # nobody comes back soon, and an archive may have thousands of such members
+                self._start_over()
 
     def identity(self) -> object:
         return self.packed.opened.file.identity()
