@@ -318,6 +318,7 @@ def hostile() -> dict[str, tuple[bytes, str]]:
         "nothing": (b"GGUF", "version"),
         "tensor count": (Writer().bytes(tensors=1 << 60), "number of tensors"),
         "tensor count near": (Writer().bytes(tensors=1), "number of tensors"),
+        "very many entries": (Writer().bytes(entries=200_001) + bytes(3 << 20), "at most 200,000 are read"),
         "entry count": (Writer().bytes(entries=1 << 63), "number of metadata"),
         "twice a key": (Writer().entry("k", 4, 1).entry("k", 4, 2).bytes(), "occurs twice"),
         "twice a tensor": (Writer().tensor("w", 0, (1,), four).tensor("w", 0, (1,), four).bytes(), "occurs twice"),

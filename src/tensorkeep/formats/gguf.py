@@ -27,6 +27,7 @@ from tensorkeep.wire.sources import run_of, swapped
 
 MAGIC: Final = b"GGUF"
 _OLDER: Final = {b"lmgg": "GGML", b"fmgg": "GGMF", b"tjgg": "GGJT", b"algg": "GGLA, an adapter"}
+_MOST_ENTRIES: Final = 200_000  # models have some thousand tensors; as many take two seconds
 _DEFAULT_ALIGNMENT: Final = 32
 _PART: Final = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
 
@@ -122,6 +123,8 @@ def _read_part(peek: Peek, extent: Extent) -> _Part:
     values = Values(cursor, peek.limits, narrow=version == 1)
     tensor_count = cursor.fits("number of tensors", values.length("number of tensors"), bytes_each=16 if version == 1 else 24)
     entry_count = cursor.fits("number of metadata", values.length("number of metadata"), bytes_each=9 if version == 1 else 13)
+    if tensor_count + entry_count > _MOST_ENTRIES:
+        raise cursor.error(f"{tensor_count:,} tensors and {entry_count:,} entries of metadata, at most {_MOST_ENTRIES:,} are read")
     metadata: dict[str, Any] = {}
     for _ in range(entry_count):
         key, value = values.entry()

@@ -20,7 +20,7 @@ from tensorkeep.formats.onnx_tensor import Tensors, at_a_glance, decoded, name_o
 from tensorkeep.formats.peek import Peek
 from tensorkeep.tree import Names, Tree
 from tensorkeep.wire.cursor import Cursor
-from tensorkeep.wire.protobuf import Message, Meter
+from tensorkeep.wire.protobuf import Message
 
 _VARINT, _BYTES = 0, 2
 # Fields of a model and of a graph, and their wire types. Whatever has others is another format.
@@ -47,7 +47,7 @@ class OnnxReader:
             return False
 
     def read(self, peek: Peek) -> Contents:
-        model = Message(peek.data, "model", meter=Meter(_MESSAGES + peek.nbytes // _MESSAGE_BYTES))
+        model = Message(peek.data, "model", meter=peek.meter(_MESSAGES + peek.nbytes // _MESSAGE_BYTES))
         walk = _Walk(peek)
         graph = model.message(_GRAPH_FIELD, "graph")
         if graph is not None:

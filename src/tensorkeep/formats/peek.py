@@ -10,9 +10,12 @@ from tensorkeep.limits import Limits
 from tensorkeep.wire.budget import Budget
 from tensorkeep.wire.cursor import Cursor
 from tensorkeep.wire.extent import Extent, Opened
+from tensorkeep.wire.protobuf import Meter
 from tensorkeep.wire.zip import ZipArchive
 
 HEAD_BYTES: Final = 4096
+_MANY: Final = 100_000_000
+_FEW_FIELDS: Final = 1_000_000  # which take a second
 
 
 class NotThere(FormatError):
@@ -83,6 +86,10 @@ class Peek:
     def cursor(self, *, after: int = 0, order: str = "<") -> Cursor:
         """A cursor over the file."""
         return Cursor(self.data, after, order=order)
+
+    def meter(self, messages: int = _MANY) -> Meter:
+        """Counts messages of protobuf, and their fields: as many as the file is worth, however many it inflates to."""
+        return Meter(messages, _FEW_FIELDS + self.budget.nbytes + sum(self.beside.values()))
 
     def error(self, problem: str, *, hint: str = "") -> FormatError:
         return FormatError(self.name, problem, hint=hint)

@@ -24,8 +24,7 @@ _DOMAINS: Final = frozenset(
     }
 )
 _PYTHON: Final = frozenset({"PyOp", "PythonOp", "PyCustomOp", "PythonOpGrad", "PyFunc"})
-_MOST_MESSAGES: Final = 100_000_000
-_FEW_FIELDS: Final = 1_000_000
+_FEW: Final = 10_000  # fields that a model has, without those in its graph
 _MOST_NODES: Final = 1_000_000
 
 
@@ -36,7 +35,7 @@ def recognizes(thing: Thing) -> bool:
     if thing.suffix == ".onnx":
         return True
     try:
-        model = Message(thing.extent, "model")
+        model = Message(thing.extent, "model", meter=Meter(_FEW, _FEW))
         return set(model.numbers()) <= _MODEL_FIELDS and 7 in model and model.content(7, "graph") is not None
     except FormatError:
         return False
@@ -59,7 +58,7 @@ class _Model:
         self._nodes = 0
 
     def look_at(self) -> None:
-        model = Message(self._thing.extent, "model", meter=Meter(_MOST_MESSAGES, _FEW_FIELDS + self._look.budget.nbytes))
+        model = Message(self._thing.extent, "model", meter=self._look.meter())
         functions = list(model.messages(25, "function"))
         self._own = {function.text(10, "domain of a function") for function in functions}
         for entry in model.messages(14, "metadata"):

@@ -12,7 +12,7 @@ from tensorkeep.scanning.jsons import documents
 from tensorkeep.scanning.look import Look, Thing
 from tensorkeep.scanning.texts import judge_document
 from tensorkeep.unpickle.severity import Severity
-from tensorkeep.wire.protobuf import Message, Meter
+from tensorkeep.wire.protobuf import Message
 
 DANGEROUS: Final = {
     "ReadFile": "reads any file",
@@ -79,8 +79,6 @@ UNKNOWN: Final = {
 }
 _TEXT_NODE: Final = re.compile(r"""\bop\s*:((?:\s*(?:"[^"\n]{0,200}"|'[^'\n]{0,200}'))+)""")
 _TEXT_ESCAPE: Final = re.compile(r"\\(?:[xX]([0-9a-fA-F]{1,2})|([0-7]{1,3}))")
-_MOST_MESSAGES: Final = 100_000_000
-_FEW_FIELDS: Final = 1_000_000
 _MOST_NODES: Final = 5_000_000
 _TEXT_BYTES: Final = 256 << 20
 
@@ -104,7 +102,7 @@ def scan(thing: Thing, look: Look) -> bool:
         return True
     named = thing.suffix in (".pb", ".meta", ".graphdef")
     try:
-        message = Message(thing.extent, "graph", meter=Meter(_MOST_MESSAGES, _FEW_FIELDS + look.budget.nbytes))
+        message = Message(thing.extent, "graph", meter=look.meter())
         if thing.name.startswith(("keras_metadata", "fingerprint")) or not (named or 2 in message):
             return False
         for count, (name, operation) in enumerate(_nodes(message, thing)):
