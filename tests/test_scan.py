@@ -460,10 +460,16 @@ def test_texts_that_inflate_are_searched_as_far_as_their_file_is_worth(name: str
     assert any("a text of" in why or "of this size" in why for why in scan.incomplete), scan.incomplete
 
 
+def test_more_anchors_than_are_followed_are_told() -> None:
+    """What multiplies behind them would go unseen."""
+    scan = tk.scan(io.BytesIO(attacks.zipped({"a.yaml": b"- &a x\n" * 100_001})))
+    assert any("anchors" in why for why in scan.incomplete), scan.incomplete
+
+
 @pytest.mark.parametrize("name", ["a.onnx", "a.pb"])
 def test_fields_that_inflate_are_followed_as_far_as_their_file_is_worth(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A message of twenty million fields takes 270 KB of a zip archive."""
-    monkeypatch.setattr("tensorkeep.scanning.look._FEW_FIELDS", 1_000)
+    monkeypatch.setattr("tensorkeep.wire.budget._FEW_FIELDS", 1_000)
     scan = tk.scan(io.BytesIO(attacks.zipped({name: b"\x18\x01" * (3 << 20)}, deflate=True)))
     assert any("more fields" in why for why in scan.incomplete), scan.incomplete
 

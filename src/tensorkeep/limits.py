@@ -20,7 +20,7 @@ class Limits:
         rank: most dimensions of one tensor; NumPy has no more.
         expanded_bytes: most bytes that may be made from one file, inflated members and views of shared memory counted each time ...
         expansion: ... or so many times the file's size, where that is more.
-        opcodes: most steps of one pickle.
+        opcodes: most steps of one pickle. Where it inflates, each also counts for 64 of `expanded_bytes`.
 
     Example:
         >>> import tensorkeep as tk

@@ -32,7 +32,7 @@ class CaffeReader:
         if not peek.head.startswith(_HEADS):
             return False
         try:
-            net = Message(peek.data, "net", meter=peek.meter())
+            net = Message(peek.data, "net", meter=peek.budget.meter())
             if not set(net.numbers()) <= _NET or not ({2, 100} & set(net.numbers())):
                 return False
             return any(_is_layer(layer, *fields) for number, fields in _LAYERS.items() for layer in net.messages(number, "layer"))
@@ -40,7 +40,7 @@ class CaffeReader:
             return False
 
     def read(self, peek: Peek) -> Contents:
-        net = Message(peek.data, "net", meter=peek.meter())
+        net = Message(peek.data, "net", meter=peek.budget.meter())
         tree: dict[str, object] = {}
         names = Names()
         for number, (name_field, blobs_field) in _LAYERS.items():

@@ -79,14 +79,14 @@ class CoreMLReader:
         if not peek.head.startswith(b"\x08") or len(peek.head) < 3 or not 1 <= peek.head[1] < _MAX_VERSION or peek.head[2] != 0x12:
             return False
         try:
-            numbers = set(Message(peek.data, "model", meter=peek.meter()).numbers())
+            numbers = set(Message(peek.data, "model", meter=peek.budget.meter()).numbers())
         except FormatError:
             return False
         return numbers <= _TOP and len(numbers & _KINDS) == 1
 
     def read(self, peek: Peek) -> Contents:
         data, inside = (self._in_package(peek), "Data/com.apple.CoreML/") if peek.is_folder else (peek.data, "")
-        model = Message(data, "model", meter=peek.meter())
+        model = Message(data, "model", meter=peek.budget.meter())
         tree: dict[str, Tree] = {}
         left_out: list[str] = []
         _model(model, peek, inside, tree, left_out, depth=0)

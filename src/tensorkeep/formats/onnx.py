@@ -47,7 +47,7 @@ class OnnxReader:
             return False
 
     def read(self, peek: Peek) -> Contents:
-        model = Message(peek.data, "model", meter=peek.meter(_MESSAGES + peek.nbytes // _MESSAGE_BYTES))
+        model = Message(peek.data, "model", meter=peek.budget.meter(_MESSAGES + peek.nbytes // _MESSAGE_BYTES))
         walk = _Walk(peek)
         graph = model.message(_GRAPH_FIELD, "graph")
         if graph is not None:

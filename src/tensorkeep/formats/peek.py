@@ -10,12 +10,9 @@ from tensorkeep.limits import Limits
 from tensorkeep.wire.budget import Budget
 from tensorkeep.wire.cursor import Cursor
 from tensorkeep.wire.extent import Extent, Opened
-from tensorkeep.wire.protobuf import Meter
 from tensorkeep.wire.zip import ZipArchive
 
 HEAD_BYTES: Final = 4096
-_MANY: Final = 100_000_000
-_FEW_FIELDS: Final = 1_000_000  # which take a second
 
 
 class NotThere(FormatError):
@@ -87,10 +84,6 @@ class Peek:
         """A cursor over the file."""
         return Cursor(self.data, after, order=order)
 
-    def meter(self, messages: int = _MANY) -> Meter:
-        """Counts messages of protobuf, and their fields: as many as the file is worth, however many it inflates to."""
-        return Meter(messages, _FEW_FIELDS + self.budget.nbytes + sum(self.beside.values()))
-
     def error(self, problem: str, *, hint: str = "") -> FormatError:
         return FormatError(self.name, problem, hint=hint)
 
@@ -127,6 +120,7 @@ class Peek:
         self.opened.append(opened)
         self.beside[file.name] = file.nbytes
         self.budget.limit += self.limits.expansion * file.nbytes
+        self.budget.nbytes += file.nbytes
         return opened.whole()
 
     def within(self, data: Extent) -> "Peek":

@@ -25,7 +25,7 @@ def recognizes(thing: Thing) -> bool:
 def scan(thing: Thing, look: Look) -> bool:
     """Look at its description, its layers and what it links to. Whether it is a model."""
     try:
-        model = Message(thing.extent, "model", meter=look.meter())
+        model = Message(thing.extent, "model", meter=look.budget.meter())
         _description(model, thing, look)
         if _CUSTOM_MODEL in model:
             look.found("unknown", thing.place, "a custom model, for which code of the author's must be linked", "coreml-custom")

@@ -17,7 +17,6 @@ from tensorkeep.scanning.names import leads_out
 from tensorkeep.unpickle.severity import Severity
 from tensorkeep.wire.budget import Budget
 from tensorkeep.wire.extent import Extent
-from tensorkeep.wire.protobuf import Meter
 
 HEAD_BYTES: Final = 4096
 _DEEPEST: Final = 6  # archives, wrappers and texts inside each other
@@ -26,8 +25,6 @@ _MOST_FINDINGS: Final = 1_000
 _MOST_NAMED: Final = 10_000  # names of other files that are looked up
 _STEPS: Final = 400_000  # which may take a second
 _TEXT_BYTES: Final = 8 << 20  # likewise
-_FEW_FIELDS: Final = 1_000_000
-_MESSAGES: Final = 100_000_000
 _LONGEST: Final = 400  # characters of what is told
 
 
@@ -122,10 +119,6 @@ class Look:
             return None
         self.text_bytes -= thing.extent.nbytes
         return bytes(thing.extent.read())
-
-    def meter(self) -> Meter:
-        """Counts messages of protobuf, and their fields: as many as the file is worth, however many it inflates to."""
-        return Meter(_MESSAGES, _FEW_FIELDS + self.budget.nbytes)
 
     def leads_out(self, name: str) -> str:
         """Why a file that is named is none beside this one; "" if it is one, or is not there."""

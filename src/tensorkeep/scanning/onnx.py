@@ -58,7 +58,7 @@ class _Model:
         self._nodes = 0
 
     def look_at(self) -> None:
-        model = Message(self._thing.extent, "model", meter=self._look.meter())
+        model = Message(self._thing.extent, "model", meter=self._look.budget.meter())
         functions = list(model.messages(25, "function"))
         self._own = {function.text(10, "domain of a function") for function in functions}
         for entry in model.messages(14, "metadata"):

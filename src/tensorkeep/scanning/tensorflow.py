@@ -102,7 +102,7 @@ def scan(thing: Thing, look: Look) -> bool:
         return True
     named = thing.suffix in (".pb", ".meta", ".graphdef")
     try:
-        message = Message(thing.extent, "graph", meter=look.meter())
+        message = Message(thing.extent, "graph", meter=look.budget.meter())
         if thing.name.startswith(("keras_metadata", "fingerprint")) or not (named or 2 in message):
             return False
         for count, (name, operation) in enumerate(_nodes(message, thing)):

@@ -90,7 +90,10 @@ def _aliases(text: str, thing: Thing, look: Look) -> None:
     sizes: dict[str, int] = {}
     open_: list[tuple[int, int, str]] = []  # anchors: the begin of their line, its indentation, their name
     begin = indentation = at = 0
-    for found in islice(_MARK.finditer(text), _MOST):
+    for number, found in enumerate(_MARK.finditer(text)):
+        if number >= _MOST:
+            look.stopped(thing.place, f"more than {_MOST:,} anchors and aliases")
+            return
         kind, name = found[1], found[2]
         if (newline := text.rfind("\n", at, found.start())) >= 0 or not at:
             begin = newline + 1

@@ -9,8 +9,11 @@ from typing import Final
 
 from tensorkeep.errors import FormatError
 from tensorkeep.limits import Limits
+from tensorkeep.wire.protobuf import Meter
 
 _STEP_BYTES: Final = 64  # what a step counts for: four million take a second, and as many come out of some kilobytes
+_MESSAGES: Final = 100_000_000
+_FEW_FIELDS: Final = 1_000_000  # which take a second
 _TRUST: Final = "If you trust it, pass limits=tk.Limits(expanded_bytes=...)."
 
 
@@ -23,7 +26,7 @@ class Budget:
         limits: `expanded_bytes` and `expansion`.
 
     Attributes:
-        nbytes: the file's size, in bytes.
+        nbytes: the file's size, in bytes, and that of all others that it is made of.
     """
 
     def __init__(self, file: str, nbytes: int, limits: Limits) -> None:
@@ -60,3 +63,7 @@ class Budget:
             over = self.steps * _STEP_BYTES > self.limit
         if over:
             raise FormatError(self.file, f"more than {self.limit // _STEP_BYTES:,} opcodes in pickles that inflate", hint=_TRUST)
+
+    def meter(self, messages: int = _MESSAGES) -> Meter:
+        """Counts messages of protobuf, and their fields: as many as the file is worth, however many it inflates to."""
+        return Meter(messages, _FEW_FIELDS + self.nbytes)

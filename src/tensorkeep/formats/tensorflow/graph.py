@@ -34,7 +34,7 @@ class TfGraphReader:
         return len(match[4]) >= match[3][0]  # of what follows some bytes may look like more of the name
 
     def read(self, peek: Peek) -> Contents:
-        graph = Message(peek.data, "graph", meter=peek.meter())
+        graph = Message(peek.data, "graph", meter=peek.budget.meter())
         constants = Constants()
         constants.add(graph)
         metadata: dict[str, Any] = {"operations": dict(sorted(constants.counted.items()))}

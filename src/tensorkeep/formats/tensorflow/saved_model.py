@@ -37,7 +37,7 @@ class SavedModelReader:
         if peek.is_folder and MODEL not in peek.files:
             raise peek.error(f"its graph is text, {_TEXT_MODEL}, which tensorkeep does not read", hint="Save it again as saved_model.pb.")
         model = peek.sibling(MODEL) if peek.is_folder else peek.data
-        graphs = list(Message(model, "SavedModel", meter=peek.meter()).messages(2, "graph"))
+        graphs = list(Message(model, "SavedModel", meter=peek.budget.meter()).messages(2, "graph"))
         metadata = {"graphs": [_described(graph) for graph in graphs]}
         left_out = [f"{file}: an asset" for file in peek.files if file.startswith(("assets/", "assets.extra/"))]
         if peek.folder is not None and peek.folder.has(_VARIABLES + INDEX):
